@@ -1,0 +1,68 @@
+// The C interface: checks, and the way to the CPU or the CUDA kernel.
+#include "cpu_kernels.h"
+#include "status.h"
+#include "cuda_kernels.h"
+
+namespace gg {
+
+static gg_status check_place(const gg_place& place) {
+  if (place.device != GG_CPU && place.device != GG_CUDA)
+    return fail(GG_INVALID_ARGUMENT, "device %d: expected GG_CPU or GG_CUDA", place.device);
+  return GG_OK;
+}
+
+static gg_status check_dtype(int32_t dtype) {
+  if (dtype < GG_FLOAT32 || dtype > GG_BFLOAT16)
+    return fail(GG_INVALID_ARGUMENT, "dtype %d: expected float32, float64 or bfloat16", dtype);
+  return GG_OK;
+}
+
+template <class Params>
+static gg_status run(const Params* params, const gg_place* place,
+                     void (*CpuKernels::*on_cpu)(const Params&, int),
+                     gg_status (*on_cuda)(const Params&, void*)) {
+  if (gg_status status = check_place(*place)) return status;
+  if (gg_status status = check_dtype(params->dtype)) return status;
+  if (place->device == GG_CPU) {
+    const CpuKernels* kernels = cpu_kernels();
+    if (!kernels) return GG_INVALID_ARGUMENT;
+    (kernels->*on_cpu)(*params, place->threads);
+    return GG_OK;
+  }
+#ifdef GG_WITH_CUDA
+  return on_cuda(*params, place->stream);
+#else
+  (void)on_cuda;
+  return fail(GG_NO_CUDA, "this engine was built without CUDA; reinstall with GRAPHGEN_CUDA=ON");
+#endif
+}
+
+}  // namespace gg
+
+#ifdef GG_WITH_CUDA
+#define GG_CUDA_OR_NULL(kernel) gg::cuda::kernel
+#else
+#define GG_CUDA_OR_NULL(kernel) nullptr
+#endif
+#define GG_DEFINE(name)                                                                     \
+  extern "C" gg_status gg_##name(const gg_##name##_params* params, const gg_place* place) { \
+    return gg::run(params, place, &gg::CpuKernels::name, GG_CUDA_OR_NULL(name));            \
+  }
+
+GG_DEFINE(segment_reduce)
+GG_DEFINE(segment_broadcast)
+GG_DEFINE(neighbor_reduce)
+GG_DEFINE(edge_dot)
+GG_DEFINE(message_sum)
+GG_DEFINE(linear)
+GG_DEFINE(activate)
+GG_DEFINE(softmax)
+GG_DEFINE(noise)
+
+extern "C" int32_t gg_built_with_cuda(void) {
+#ifdef GG_WITH_CUDA
+  return 1;
+#else
+  return 0;
+#endif
+}

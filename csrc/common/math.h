@@ -1,0 +1,127 @@
+// Elementary functions and activations, written once for scalars (CUDA, tests) and SIMD vectors (CPU).
+// A Real is float, double or a vector of them; Integer is the signed integer of the same shape.
+#pragma once
+
+#include "host_device.h"
+
+#include <stdint.h>
+
+namespace gg {
+
+template <class Real>
+struct RealTraits;  // specialised for vectors in simd.h
+template <>
+struct RealTraits<float> {
+  using Scalar = float;
+  using Integer = int32_t;
+};
+template <>
+struct RealTraits<double> {
+  using Scalar = double;
+  using Integer = int64_t;
+};
+
+template <class Real>
+GG_HD Real constant(double value) {
+  using Scalar = typename RealTraits<Real>::Scalar;
+  return Real{} + static_cast<Scalar>(value);
+}
+
+template <class Real, int N>
+GG_HD Real horner(Real x, const double (&coefficients)[N]) {
+  using Scalar = typename RealTraits<Real>::Scalar;
+  Real sum = constant<Real>(coefficients[0]);
+#pragma GCC unroll 16
+  for (int k = 1; k < N; ++k) sum = sum * x + static_cast<Scalar>(coefficients[k]);
+  return sum;
+}
+
+// exp(x) - 1 as a pair (scale, rest): exp(x) = scale * (1 + rest), scale a power of two, |rest| < 0.42.
+template <class Real>
+GG_HD void exp_parts(Real x, Real& scale, Real& rest) {
+  using Scalar = typename RealTraits<Real>::Scalar;
+  using Integer = typename RealTraits<Real>::Integer;
+  constexpr bool single = sizeof(Scalar) == 4;
+  constexpr int mantissa = single ? 23 : 52;
+  constexpr Scalar low = single ? Scalar(-87.0) : Scalar(-708.0);
+  constexpr Scalar high = single ? Scalar(88.0) : Scalar(709.0);
+  // Adding 1.5 * 2^mantissa leaves round(y) in the low bits of the sum.
+  constexpr Scalar magic = single ? Scalar(12582912.0) : Scalar(6755399441055744.0);
+  constexpr Scalar log2e = Scalar(1.4426950408889634074);
+  constexpr Scalar ln2_high = single ? Scalar(0.693359375) : Scalar(0.693145751953125);
+  constexpr Scalar ln2_low = single ? Scalar(-2.12194440054690583e-4) : Scalar(1.42860682030941723212e-6);
+  Real bounded = x < low ? constant<Real>(low) : x;
+  bounded = bounded > high ? constant<Real>(high) : bounded;
+  Real shifted = bounded * log2e + magic;
+  Real n = shifted - magic;
+  Real r = bounded - n * ln2_high - n * ln2_low;
+  if constexpr (single) {
+    const double c[] = {1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3,
+                        4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
+    rest = horner(r, c) * r * r + r;
+  } else {
+    const double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
+                        1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
+                        1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5};
+    rest = horner(r, c) * r * r + r;
+  }
+  constexpr Integer zero{};
+  Integer exponent = bit_cast<Integer>(shifted) - (bit_cast<Integer>(constant<Real>(magic)) + zero);
+  constexpr int bias = single ? 127 : 1023;
+  scale = bit_cast<Real>((exponent + bias) << mantissa);
+}
+
+template <class Real>
+GG_HD Real exp_(Real x) {
+  Real scale, rest;
+  exp_parts(x, scale, rest);
+  Real value = scale * rest + scale;
+  // Past the clamp exp(x) is inf, and a NaN stays a NaN, as with the standard library.
+  constexpr bool single = sizeof(typename RealTraits<Real>::Scalar) == 4;
+  Real past = x * constant<Real>(single ? 3e38 : 1e308);
+  value = x > constant<Real>(single ? 88.0 : 709.0) ? past * past : value;
+  return x == x ? value : x;
+}
+
+template <class Real>
+GG_HD Real sigmoid(Real x) {
+  return constant<Real>(1) / (constant<Real>(1) + exp_(-x));
+}
+
+template <class Real>
+GG_HD Real tanh_(Real x) {
+  Real magnitude = x < constant<Real>(0) ? -x : x;
+  Real scale, rest;
+  exp_parts(constant<Real>(-2) * magnitude, scale, rest);
+  Real minus_expm1 = (constant<Real>(1) - scale) - scale * rest;
+  Real value = minus_expm1 / (constant<Real>(2) - minus_expm1);
+  value = x < constant<Real>(0) ? -value : value;
+  return x == x ? value : x;
+}
+
+enum class Activation : int { silu = 0, tanh = 1 };
+
+// The Order-th derivative of the activation.
+template <Activation kind, int Order, class Real>
+GG_HD Real activation(Real x) {
+  static_assert(Order >= 0 && Order <= 3, "derivatives up to the third");
+  const Real one = constant<Real>(1), two = constant<Real>(2);
+  if constexpr (kind == Activation::silu) {
+    Real s = sigmoid(x);
+    if constexpr (Order == 0) return x * s;
+    Real u = s * (one - s);
+    if constexpr (Order == 1) return s + x * u;
+    Real d = one - two * s;
+    if constexpr (Order == 2) return two * u + x * (u * d);
+    return constant<Real>(3) * (u * d) + x * (u * (d * d - two * u));
+  } else {
+    Real t = tanh_(x);
+    if constexpr (Order == 0) return t;
+    Real u = one - t * t;
+    if constexpr (Order == 1) return u;
+    if constexpr (Order == 2) return -two * t * u;
+    return u * (constant<Real>(6) * t * t - two);
+  }
+}
+
+}  // namespace gg

@@ -1,0 +1,164 @@
+// SIMD vectors for the CPU kernels. This header is compiled once per instruction set (GG_ISA names it);
+// everything here has internal linkage or lives in that namespace, so no set's code can leak into another's.
+#pragma once
+
+#include "bfloat16.h"
+#include "math.h"
+
+#include <stdint.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#ifndef GG_ISA
+#define GG_ISA baseline
+#endif
+#if defined(__AVX512F__)
+#define GG_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define GG_VECTOR_BYTES 32
+#else
+#define GG_VECTOR_BYTES 16
+#endif
+
+namespace gg {
+
+typedef float floatv __attribute__((vector_size(GG_VECTOR_BYTES)));
+typedef int32_t int32v __attribute__((vector_size(GG_VECTOR_BYTES)));
+typedef uint32_t uint32v __attribute__((vector_size(GG_VECTOR_BYTES)));
+typedef double doublev __attribute__((vector_size(GG_VECTOR_BYTES)));
+typedef int64_t int64v __attribute__((vector_size(GG_VECTOR_BYTES)));
+
+template <>
+struct RealTraits<floatv> {
+  using Scalar = float;
+  using Integer = int32v;
+};
+template <>
+struct RealTraits<doublev> {
+  using Scalar = double;
+  using Integer = int64v;
+};
+
+template <class Storage>
+struct Simd;
+template <>
+struct Simd<float> {
+  using Vector = floatv;
+  static constexpr int lanes = GG_VECTOR_BYTES / 4;
+};
+template <>
+struct Simd<double> {
+  using Vector = doublev;
+  static constexpr int lanes = GG_VECTOR_BYTES / 8;
+};
+template <>
+struct Simd<bfloat16> {
+  using Vector = floatv;
+  static constexpr int lanes = GG_VECTOR_BYTES / 4;
+};
+
+template <class Storage>
+GG_HD typename Simd<Storage>::Vector load(const Storage* at) {
+  typename Simd<Storage>::Vector value;
+  __builtin_memcpy(&value, at, sizeof value);
+  return value;
+}
+GG_HD floatv load(const bfloat16* at) {
+  typedef uint16_t halves __attribute__((vector_size(GG_VECTOR_BYTES / 2)));
+  halves bits;
+  __builtin_memcpy(&bits, at, sizeof bits);
+  return bit_cast<floatv>(__builtin_convertvector(bits, uint32v) << 16);
+}
+
+template <class Storage>
+GG_HD void store(Storage* at, typename Simd<Storage>::Vector value) {
+  __builtin_memcpy(at, &value, sizeof value);
+}
+GG_HD void store(bfloat16* at, floatv value) {
+  for (int lane = 0; lane < Simd<bfloat16>::lanes; ++lane) at[lane] = narrow(value[lane]);
+}
+
+// The first `count` lanes; the others read as 0 and are not touched in memory.
+template <class Storage>
+GG_HD typename Simd<Storage>::Vector load_partial(const Storage* at, int count) {
+  typename Simd<Storage>::Vector value{};
+  for (int lane = 0; lane < count; ++lane) value[lane] = load_scalar(at + lane);
+  return value;
+}
+template <class Storage>
+GG_HD void store_partial(Storage* at, typename Simd<Storage>::Vector value, int count) {
+  for (int lane = 0; lane < count; ++lane) store_scalar(at + lane, value[lane]);
+}
+
+#if defined(__AVX512F__)
+GG_HD floatv load_partial(const float* at, int count) {
+  return bit_cast<floatv>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), at));
+}
+GG_HD void store_partial(float* at, floatv value, int count) {
+  _mm512_mask_storeu_ps(at, static_cast<__mmask16>((1u << count) - 1), bit_cast<__m512>(value));
+}
+GG_HD doublev load_partial(const double* at, int count) {
+  return bit_cast<doublev>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), at));
+}
+GG_HD void store_partial(double* at, doublev value, int count) {
+  _mm512_mask_storeu_pd(at, static_cast<__mmask8>((1u << count) - 1), bit_cast<__m512d>(value));
+}
+#elif defined(__AVX2__)
+GG_HD __m256i first_lanes32(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+GG_HD __m256i first_lanes64(int count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+GG_HD floatv load_partial(const float* at, int count) {
+  return bit_cast<floatv>(_mm256_maskload_ps(at, first_lanes32(count)));
+}
+GG_HD void store_partial(float* at, floatv value, int count) {
+  _mm256_maskstore_ps(at, first_lanes32(count), bit_cast<__m256>(value));
+}
+GG_HD doublev load_partial(const double* at, int count) {
+  return bit_cast<doublev>(_mm256_maskload_pd(at, first_lanes64(count)));
+}
+GG_HD void store_partial(double* at, doublev value, int count) {
+  _mm256_maskstore_pd(at, first_lanes64(count), bit_cast<__m256d>(value));
+}
+#endif
+
+// A run of features held in registers: `vectors` full vectors, or one partly filled.
+template <class Storage, int N, bool partly>
+struct Tile {
+  using Vector = typename Simd<Storage>::Vector;
+  static constexpr int vectors = N;
+  static constexpr bool partial = partly;
+  int64_t first;  // first feature
+  int count;      // filled lanes of the partial vector
+
+  Vector read(const Storage* row, int v) const {
+    if constexpr (partly) return load_partial(row + first, count);
+    return load(row + first + v * Simd<Storage>::lanes);
+  }
+  void write(Storage* row, int v, Vector value) const {
+    if constexpr (partly) return store_partial(row + first, value, count);
+    store(row + first + v * Simd<Storage>::lanes, value);
+  }
+};
+
+// Covers [0, features) with tiles, the widest first.
+template <class Storage, class Body>
+GG_HD void for_each_tile(int64_t features, Body&& body) {
+  constexpr int lanes = Simd<Storage>::lanes;
+  int64_t f = 0;
+  for (; f + 4 * lanes <= features; f += 4 * lanes) body(Tile<Storage, 4, false>{f, 0});
+  if (f + 2 * lanes <= features) {
+    body(Tile<Storage, 2, false>{f, 0});
+    f += 2 * lanes;
+  }
+  if (f + lanes <= features) {
+    body(Tile<Storage, 1, false>{f, 0});
+    f += lanes;
+  }
+  if (f < features) body(Tile<Storage, 1, true>{f, static_cast<int>(features - f)});
+}
+
+}  // namespace gg

@@ -1,0 +1,42 @@
+#include "softmax.h"
+
+#include "../common/dispatch.h"
+#include "../common/rows.h"
+#include "../common/simd.h"
+
+namespace gg::GG_ISA {
+
+template <class S>
+static void softmax_row(const S* x, S* out, int64_t features) {
+  using Real = typename Accumulator<S>::Type;
+  using Vector = typename Simd<S>::Vector;
+  constexpr int lanes = Simd<S>::lanes;
+  Real highest = load_scalar(x);
+  for (int64_t f = 1; f < features; ++f) highest = softmax_max(highest, load_scalar(x + f));
+  const Vector shift = Vector{} + highest;
+  Real sum = 0;
+  for_each_tile<S>(features, [&](auto tile) {
+    for (int v = 0; v < decltype(tile)::vectors; ++v) {
+      const Vector term = softmax_term(tile.read(x, v), shift);
+      for (int lane = 0; lane < (decltype(tile)::partial ? tile.count : lanes); ++lane) sum += term[lane];
+    }
+  });
+  for_each_tile<S>(features, [&](auto tile) {
+    for (int v = 0; v < decltype(tile)::vectors; ++v)
+      tile.write(out, v, softmax_term(tile.read(x, v), shift) / sum);
+  });
+}
+
+void softmax(const gg_softmax_params& p, int threads) {
+  with_dtype(p.dtype, [&](auto dtype) {
+    using S = typename decltype(dtype)::type;
+    auto body = [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        softmax_row(static_cast<const S*>(p.x) + row * p.features, static_cast<S*>(p.out) + row * p.features,
+                    p.features);
+    };
+    for_rows(p.rows, 32 * p.features, threads, body);
+  });
+}
+
+}  // namespace gg::GG_ISA

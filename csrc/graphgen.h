@@ -1,0 +1,145 @@
+// The C interface of the engine: one plain params struct and one function per operation.
+//
+// Pointers are addresses of contiguous row-major arrays on the device that gg_place names. No call allocates,
+// synchronises or keeps state, so a CUDA call can be captured into a graph. Nothing throws across this
+// boundary: a call returns a status, and gg_message() tells the calling thread what went wrong in its last
+// failed call.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum { GG_OK = 0, GG_INVALID_ARGUMENT = 1, GG_NO_CUDA = 2, GG_CUDA_ERROR = 3 } gg_status;
+typedef enum { GG_FLOAT32 = 0, GG_FLOAT64 = 1, GG_BFLOAT16 = 2 } gg_dtype;  // bfloat16 accumulates in float32
+typedef enum { GG_INT32 = 0, GG_INT64 = 1 } gg_index;
+typedef enum { GG_CPU = 0, GG_CUDA = 1 } gg_device;
+
+typedef struct {
+  int32_t device;   // gg_device; a CUDA call runs on the current CUDA device
+  int32_t threads;  // CPU: how many threads may be used; results do not depend on it
+  void* stream;     // CUDA: a cudaStream_t
+} gg_place;
+
+const char* gg_message(void);
+const char* gg_instruction_set(void);  // what the CPU kernels run on: x86-64-v2, v3, v4 or baseline
+int32_t gg_built_with_cuda(void);
+
+// out[s] = reduce over rows r in [ptr[s], ptr[s+1]) of src[r]; an empty segment gives 0.
+typedef enum { GG_SUM = 0, GG_MEAN = 1 } gg_reduce;
+typedef struct {
+  const void* src;  // [R, features] dtype
+  const void* ptr;  // [segments + 1] index
+  void* out;        // [segments, features] dtype
+  int64_t segments, features;
+  int32_t dtype, index, reduce;
+} gg_segment_reduce_params;
+gg_status gg_segment_reduce(const gg_segment_reduce_params* params, const gg_place* place);
+
+// The transpose of the above: out[r] = src[s] (for GG_MEAN, divided by the segment's length), r in segment s.
+typedef struct {
+  const void* src;  // [segments, features] dtype
+  const void* ptr;  // [segments + 1] index
+  void* out;        // [R, features] dtype
+  int64_t segments, features;
+  int32_t dtype, index, reduce;
+} gg_segment_broadcast_params;
+gg_status gg_segment_broadcast(const gg_segment_broadcast_params* params, const gg_place* place);
+
+// out[i] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[edge[s]] * x[neighbor[s]].
+typedef struct {
+  const void* x;         // [M, features] dtype
+  const void* weight;    // [E] dtype, or null for 1
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index, values in [0, M)
+  const void* edge;      // [E] index, or null for the identity
+  void* out;             // [rows, features] dtype
+  int64_t rows, features;
+  int32_t dtype, index, reduce;
+} gg_neighbor_reduce_params;
+gg_status gg_neighbor_reduce(const gg_neighbor_reduce_params* params, const gg_place* place);
+
+// out[edge[s]] = <target[i], source[neighbor[s]]> for every slot s of row i.
+typedef struct {
+  const void* target;    // [rows, features] dtype
+  const void* source;    // [M, features] dtype
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index
+  const void* edge;      // [E] index, or null for the identity
+  void* out;             // [E] dtype
+  int64_t rows, features;
+  int32_t dtype, index;
+} gg_edge_dot_params;
+gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
+
+// With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
+//   term = act^(order)(z_0) * z_1 * ... * z_order
+// out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.
+// Order 0 is the message layer; its tangent and its first two derivatives are orders 1 to 3 of the same
+// sweep.
+typedef enum { GG_SILU = 0, GG_TANH = 1 } gg_activation;
+#define GG_MESSAGE_ORDERS 4
+#define GG_MESSAGE_CHUNK 256  // rows per partial sum of a by_type reduction
+typedef struct {
+  const void* target[GG_MESSAGE_ORDERS];  // [rows, features] dtype, or null
+  const void* source[GG_MESSAGE_ORDERS];  // [M, features] dtype, or null
+  const void* bias[GG_MESSAGE_ORDERS];    // [types, features] dtype, or null
+  const void* rowptr;                     // [rows + 1] index
+  const void* neighbor;                   // [E] index
+  const void* type;                       // [E] index in slot order, values in [0, types); null for all 0
+  void* out;                              // [rows, features] dtype; with by_type [types, features]
+  void* partial;  // by_type only: [ceil(rows / GG_MESSAGE_CHUNK), types, features] of the accumulation type
+  int64_t rows, features, types;
+  int32_t order, activation, by_type, dtype, index;
+} gg_message_sum_params;
+gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
+
+// out = x weight + bias. Every output is one chain of fused multiply-adds in the order of k, so a row's bits
+// do not depend on how many other rows there are or on where it stands among them.
+typedef struct {
+  const void* x;       // [rows, inner] dtype
+  const void* weight;  // [inner, outer] dtype
+  const void* bias;    // [outer] dtype, or null
+  void* out;           // [rows, outer] dtype
+  int64_t rows, inner, outer;
+  int32_t dtype;
+} gg_linear_params;
+gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
+
+// out = act^(order)(x), element by element.
+typedef struct {
+  const void* x;  // [count] dtype
+  void* out;      // [count] dtype
+  int64_t count;
+  int32_t order, activation, dtype;
+} gg_activate_params;
+gg_status gg_activate(const gg_activate_params* params, const gg_place* place);
+
+// out[r] = exp(x[r] - max) / sum over the row.
+typedef struct {
+  const void* x;  // [rows, features] dtype
+  void* out;      // [rows, features] dtype
+  int64_t rows, features;
+  int32_t dtype;
+} gg_softmax_params;
+gg_status gg_softmax(const gg_softmax_params* params, const gg_place* place);
+
+// The noise contract, version 1: see common/philox.h. Element e of graph g is its row-major place in that
+// graph's rows; its bits depend on (seed, stream, graph id, step, e) and on nothing else.
+typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
+typedef struct {
+  const void* ptr;       // [graphs + 1] int64 row boundaries
+  const void* graph_id;  // [graphs] int64, or null for 0, 1, 2, ...
+  void* out;             // [ptr[graphs], features] dtype
+  int64_t graphs, features;
+  uint64_t seed;
+  uint32_t stream, step;
+  int32_t distribution, dtype;
+} gg_noise_params;
+gg_status gg_noise(const gg_noise_params* params, const gg_place* place);
+
+#ifdef __cplusplus
+}
+#endif
