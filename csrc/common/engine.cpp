@@ -17,10 +17,9 @@ static gg_status check_dtype(int32_t dtype) {
   return GG_OK;
 }
 
-template <class Params>
-static gg_status run(const Params* params, const gg_place* place,
-                     void (*CpuKernels::*on_cpu)(const Params&, int),
-                     gg_status (*on_cuda)(const Params&, void*)) {
+template <class Params, class CudaKernel>
+static gg_status run(const Params* params, const gg_place* place, void (*CpuKernels::*on_cpu)(const Params&, int),
+                     CudaKernel on_cuda) {
   if (gg_status status = check_place(*place)) return status;
   if (gg_status status = check_dtype(params->dtype)) return status;
   if (place->device == GG_CPU) {
