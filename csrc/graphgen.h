@@ -12,7 +12,13 @@
 extern "C" {
 #endif
 
-typedef enum { GG_OK = 0, GG_INVALID_ARGUMENT = 1, GG_NO_CUDA = 2, GG_CUDA_ERROR = 3 } gg_status;
+typedef enum {
+  GG_OK = 0,
+  GG_INVALID_ARGUMENT = 1,
+  GG_OUT_OF_RANGE = 2,
+  GG_NO_CUDA = 3,
+  GG_CUDA_ERROR = 4
+} gg_status;
 typedef enum { GG_FLOAT32 = 0, GG_FLOAT64 = 1, GG_BFLOAT16 = 2 } gg_dtype;  // bfloat16 accumulates in float32
 typedef enum { GG_INT32 = 0, GG_INT64 = 1 } gg_index;
 typedef enum { GG_CPU = 0, GG_CUDA = 1 } gg_device;
@@ -35,6 +41,7 @@ typedef struct {
   void* out;        // [segments, features] dtype
   int64_t segments, features;
   int32_t dtype, index, reduce;
+  int64_t rows;  // R. The CPU call refuses a ptr that leaves [0, R] or falls; the CUDA call clamps it
 } gg_segment_reduce_params;
 gg_status gg_segment_reduce(const gg_segment_reduce_params* params, const gg_place* place);
 
@@ -45,6 +52,7 @@ typedef struct {
   void* out;        // [R, features] dtype
   int64_t segments, features;
   int32_t dtype, index, reduce;
+  int64_t rows;  // R, checked as above
 } gg_segment_broadcast_params;
 gg_status gg_segment_broadcast(const gg_segment_broadcast_params* params, const gg_place* place);
 

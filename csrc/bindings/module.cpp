@@ -21,8 +21,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "segment_reduce",
       [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index,
-         int reduce, int device, int threads, Address stream) {
-        gg_segment_reduce_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce};
+         int reduce, int64_t rows, int device, int threads, Address stream) {
+        gg_segment_reduce_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_reduce(&p, &where));
       },
@@ -30,9 +30,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "segment_broadcast",
       [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index,
-         int reduce, int device, int threads, Address stream) {
-        gg_segment_broadcast_params p{in(src),  in(ptr), out(result), segments,
-                                      features, dtype,   index,       reduce};
+         int reduce, int64_t rows, int device, int threads, Address stream) {
+        gg_segment_broadcast_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_broadcast(&p, &where));
       },

@@ -17,24 +17,24 @@ struct Constant {
 };
 
 template <class Body>
-static inline void with_dtype(int dtype, Body&& body) {
+static inline auto with_dtype(int dtype, Body&& body) {
   if (dtype == GG_FLOAT32) return body(Type<float>{});
   if (dtype == GG_FLOAT64) return body(Type<double>{});
-  body(Type<bfloat16>{});
+  return body(Type<bfloat16>{});
 }
 
 template <class Body>
-static inline void with_order(int order, Body&& body) {
+static inline auto with_order(int order, Body&& body) {
   if (order == 0) return body(Constant<0>{});
   if (order == 1) return body(Constant<1>{});
   if (order == 2) return body(Constant<2>{});
-  body(Constant<3>{});
+  return body(Constant<3>{});
 }
 
 template <class Body>
-static inline void with_activation(int activation, Body&& body) {
+static inline auto with_activation(int activation, Body&& body) {
   if (activation == GG_SILU) return body(Constant<GG_SILU>{});
-  body(Constant<GG_TANH>{});
+  return body(Constant<GG_TANH>{});
 }
 
 }  // namespace gg

@@ -1,5 +1,6 @@
 // The C interface: checks, and the way to the CPU or the CUDA kernel.
 #include "cpu_kernels.h"
+#include "indices.h"
 #include "status.h"
 #include "cuda_kernels.h"
 
@@ -17,11 +18,33 @@ static gg_status check_dtype(int32_t dtype) {
   return GG_OK;
 }
 
+// Ragged rows come from the caller, unlike the edges of a validated graph: a bad boundary must not become a bad read.
+template <class Params>
+static gg_status check_segments(const Params& p, const gg_place& place) {
+  if (place.device != GG_CPU) return GG_OK;
+  const Indices ptr(p.ptr, p.index);
+  for (int64_t s = 0; s < p.segments; ++s)
+    if (ptr[s] < 0 || ptr[s + 1] < ptr[s] || ptr[s + 1] > p.rows)
+      return fail(GG_OUT_OF_RANGE, "ptr: segment %lld is [%lld, %lld), which is not a range within %lld rows",
+                  static_cast<long long>(s), static_cast<long long>(ptr[s]), static_cast<long long>(ptr[s + 1]),
+                  static_cast<long long>(p.rows));
+  return GG_OK;
+}
+static gg_status check(const gg_segment_reduce_params& p, const gg_place& place) { return check_segments(p, place); }
+static gg_status check(const gg_segment_broadcast_params& p, const gg_place& place) {
+  return check_segments(p, place);
+}
+template <class Params>
+static gg_status check(const Params&, const gg_place&) {
+  return GG_OK;
+}
+
 template <class Params, class CudaKernel>
 static gg_status run(const Params* params, const gg_place* place, void (*CpuKernels::*on_cpu)(const Params&, int),
                      CudaKernel on_cuda) {
   if (gg_status status = check_place(*place)) return status;
   if (gg_status status = check_dtype(params->dtype)) return status;
+  if (gg_status status = check(*params, *place)) return status;
   if (place->device == GG_CPU) {
     const CpuKernels* kernels = cpu_kernels();
     if (!kernels) return GG_INVALID_ARGUMENT;

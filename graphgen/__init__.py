@@ -1,0 +1,9 @@
+"""graphgen: generative models of molecular graphs on an engine of CUDA and CPU kernels."""
+
+from graphgen import ops
+from graphgen.errors import GraphgenError
+from graphgen.graph import GraphBatch
+
+__version__ = "0.1.0"
+
+__all__ = ["GraphBatch", "GraphgenError", "__version__", "ops"]

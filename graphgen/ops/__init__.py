@@ -1,0 +1,29 @@
+"""The engine's operations on tensors; plain PyTorch twins of the same names are in :mod:`graphgen.ops.reference`."""
+
+from graphgen.ops import reference
+from graphgen.ops.dense import activation, linear, softmax
+from graphgen.ops.message_passing import (
+    edge_dot,
+    message_sum,
+    neighbor_reduce,
+    segment_broadcast,
+    segment_reduce,
+)
+from graphgen.ops.noise import normal, rademacher, uniform
+from graphgen.ops.trace import divergence
+
+__all__ = [
+    "activation",
+    "divergence",
+    "edge_dot",
+    "linear",
+    "message_sum",
+    "neighbor_reduce",
+    "normal",
+    "rademacher",
+    "reference",
+    "segment_broadcast",
+    "segment_reduce",
+    "softmax",
+    "uniform",
+]

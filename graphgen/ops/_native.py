@@ -1,0 +1,45 @@
+"""The way from tensors to the engine: addresses, codes and status."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphgen import _C
+
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+INDICES = {torch.int32: 0, torch.int64: 1}
+REDUCES = {"sum": 0, "mean": 1}
+ACTIVATIONS = {"silu": 0, "tanh": 1}
+DISTRIBUTIONS = {"uniform": 0, "normal": 1, "rademacher": 2}
+
+_ERRORS = {1: ValueError, 2: IndexError}
+_CUDA = _C.built_with_cuda()
+
+
+def runs(tensor: Tensor) -> bool:
+    """Whether the engine has a kernel for this tensor; the reference implementation serves the others."""
+    kind = tensor.device.type
+    return (kind == "cpu" or (kind == "cuda" and _CUDA)) and tensor.dtype in DTYPES
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def place(tensor: Tensor) -> tuple[int, int, int]:
+    """(device, threads, stream) as every engine call takes them last."""
+    if tensor.is_cuda:
+        return 1, 0, torch.cuda.current_stream(tensor.device).cuda_stream
+    return 0, torch.get_num_threads(), 0
+
+
+def call(function: object, on: Tensor, *arguments: int) -> None:
+    """Run one engine function where `on` lives; a failure becomes the Python error it is."""
+    if on.is_cuda and on.device.index != torch.cuda.current_device():
+        with torch.cuda.device(on.device):
+            status = function(*arguments, *place(on))  # type: ignore[operator]
+    else:
+        status = function(*arguments, *place(on))  # type: ignore[operator]
+    if status:
+        raise _ERRORS.get(status, RuntimeError)(_C.message())

@@ -1,0 +1,142 @@
+"""One differentiable kernel, in the three faces torch needs.
+
+* A direct call when nothing is traced or differentiated: a microsecond or two of host time.
+* An ``autograd.Function`` with jvp and vmap rules for autograd, gradgrad and torch.func.
+* A registered op for torch.compile, which refuses a Function that has a jvp rule as soon as a gradient is needed.
+
+Rules are written in terms of other ops, so every derivative is again one of our kernels. Double backward inside
+torch.compile does not exist in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _are_functorch_transforms_active as _transforming
+from torch.autograd import forward_ad
+
+_LIBRARY = torch.library.Library("graphgen", "DEF")
+
+
+class Op:
+    """A kernel with its derivative rules.
+
+    Args:
+        name: name in the torch library, ``graphgen::name``.
+        schema: torch schema of arguments and result.
+        kernel: ``kernel(*args) -> Tensor`` on plain tensors.
+        fake: the same without data, for tracing.
+        vjp: ``vjp(args, grad, needs) -> one gradient or None per argument``.
+        jvp: ``jvp(args, tangents) -> Tensor``; a tangent is None where an argument has none.
+        vmap: ``vmap(args, in_dims, batch_size) -> (Tensor, out_dim)``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: str,
+        kernel: Callable[..., Tensor],
+        fake: Callable[..., Tensor],
+        vjp: Callable[..., tuple[Tensor | None, ...]],
+        jvp: Callable[..., Tensor],
+        vmap: Callable[..., tuple[Tensor, int]],
+    ) -> None:
+        self.kernel, self.vjp, self.jvp, self.vmap = kernel, vjp, jvp, vmap
+        self.function = _make_function(self)
+        self.registered = _register(self, name, schema, fake)
+
+    def __call__(self, *args: Any) -> Tensor:
+        if torch.compiler.is_compiling() or any(_is_traced(argument) for argument in args):
+            return self.registered(*args)
+        return self.function.apply(*args) if differentiates(*args) else self.kernel(*args)
+
+
+def _is_traced(argument: Any) -> bool:
+    kind = type(argument)
+    return kind is not Tensor and isinstance(argument, Tensor) and kind is not torch.nn.Parameter
+
+
+def differentiates(*args: Any) -> bool:
+    """Whether a derivative of a call with these arguments may be asked for."""
+    if torch.compiler.is_compiling() or _transforming() or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(
+        isinstance(argument, Tensor) and (argument.requires_grad or _is_traced(argument)) for argument in args
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
+    """Tensors go where autograd watches over them, everything else beside."""
+    tensors = [argument for argument in inputs if isinstance(argument, Tensor)]
+    ctx.save_for_backward(*tensors)
+    ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in inputs]
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    tensors = iter(ctx.saved_tensors)
+    return tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
+
+
+def _make_function(op: Op) -> Any:
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Tensor:
+            return op.kernel(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+            _save(ctx, inputs)
+            ctx.save_for_forward(*(argument for argument in inputs if isinstance(argument, Tensor)))
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+            return op.vjp(_saved(ctx), grad, ctx.needs_input_grad)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
+            tangents = tuple(tangent if isinstance(tangent, Tensor) else None for tangent in tangents)
+            return op.jvp(_saved(ctx), tangents)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+            return op.vmap(args, in_dims, info.batch_size)
+
+    return Function
+
+
+def _register(op: Op, name: str, schema: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, op.kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"graphgen::{name}", fake, lib=_LIBRARY)
+    torch.library.register_autograd(
+        f"graphgen::{name}",
+        lambda ctx, grad: op.vjp(_saved(ctx), grad, ctx.needs_input_grad),
+        setup_context=lambda ctx, inputs, output: _save(ctx, inputs),
+        lib=_LIBRARY,
+    )
+    return getattr(torch.ops.graphgen, name).default
+
+
+def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    """[rows, features] with a vmap dimension -> [rows, size * features], an unbatched one repeated."""
+    if tensor is None:
+        return None
+    if dim is None:
+        return tensor.unsqueeze(1).expand(-1, size, -1).reshape(tensor.shape[0], -1)
+    return tensor.movedim(dim, 1).reshape(tensor.shape[0 if dim else 1], -1)
+
+
+def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Tensor, int]:
+    """vmap as one call per element, for the arguments that no single call can take together."""
+    calls = (
+        op(*(a if d is None else a.select(d, k) for a, d in zip(args, in_dims, strict=True))) for k in range(size)
+    )
+    return torch.stack(list(calls)), 0
+
+
+def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
+    """The inverse: [rows, size * features] -> ([rows, size, features], 1)."""
+    return tensor.unflatten(1, (size, -1)), 1

@@ -1,0 +1,226 @@
+"""Node-wise products and activations whose bits do not depend on the batch.
+
+torch's matrix product may add in another order when the number of rows changes, and its vectorised activations may
+round the last few elements of an array differently from the others. Both would let one molecule's result depend on
+its batch mates; these ops do not.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from graphgen import _C
+from graphgen.ops import _native
+from graphgen.ops._op import Op, loop_batch
+from graphgen.ops.reference import dense as reference
+
+# ---- linear ---------------------------------------------------------------------------------------------------------
+
+
+def _linear_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not _native.runs(x):
+        return reference.linear(x, weight, bias)
+    x, weight = x.contiguous(), weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    out = x.new_empty((x.shape[0], weight.shape[1]))
+    _native.call(
+        _C.linear,
+        x,
+        x.data_ptr(),
+        weight.data_ptr(),
+        _native.address(bias),
+        out.data_ptr(),
+        x.shape[0],
+        x.shape[1],
+        weight.shape[1],
+        _native.DTYPES[x.dtype],
+    )
+    return out
+
+
+def _linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[1]))
+
+
+def _linear_vjp(args, grad, needs):
+    x, weight, _ = args
+    return (
+        _linear(grad, weight.t(), None) if needs[0] else None,
+        x.t() @ grad if needs[1] else None,
+        grad.sum(0) if needs[2] else None,
+    )
+
+
+def _linear_jvp(args, tangents):
+    x, weight, _ = args
+    dx, dweight, dbias = tangents
+    out = None
+    if dx is not None:
+        out = _linear(dx, weight, dbias)
+    if dweight is not None:
+        along = _linear(x, dweight, dbias if out is None else None)
+        out = along if out is None else out + along
+    return dbias.expand(x.shape[0], -1).clone() if out is None else out
+
+
+def _linear_vmap(args, in_dims, size):
+    x, weight, bias = args
+    x_dim, weight_dim, bias_dim = in_dims
+    if weight_dim is None and bias_dim is None:
+        stacked = x.movedim(x_dim, 0)
+        return _linear(stacked.reshape(-1, x.shape[-1]), weight, bias).unflatten(0, stacked.shape[:2]), 0
+    return loop_batch(_linear, args, in_dims, size)
+
+
+_linear = Op(
+    "linear",
+    "(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
+    _linear_kernel,
+    _linear_fake,
+    _linear_vjp,
+    _linear_jvp,
+    _linear_vmap,
+)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight + bias``, each row's bits independent of the other rows.
+
+    Args:
+        x: [N, K] float32, float64 or bfloat16 (accumulated in float32).
+        weight: [K, M], same dtype. Note the order: columns are outputs.
+        bias: [M], same dtype, or None.
+
+    Returns:
+        [N, M].
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit.
+    """
+    if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
+        raise ValueError(f"linear: x {list(x.shape)} and weight {list(weight.shape)} do not multiply")
+    if x.dtype != weight.dtype or (bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[1:])):
+        raise ValueError(f"linear: weight and bias must have the dtype of x ({x.dtype}), bias shape [M]")
+    return _linear(x, weight, bias)
+
+
+# ---- activation -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def _reference_derivative(order: int):
+    if order == 0:
+        return reference.activation
+    lower = _reference_derivative(order - 1)
+
+    def derivative(x: Tensor, kind: str) -> Tensor:
+        return torch.func.jvp(lambda at: lower(at, kind), (x,), (torch.ones_like(x),))[1]
+
+    return derivative
+
+
+def _activation_kernel(x: Tensor, kind: str, order: int) -> Tensor:
+    if not _native.runs(x):
+        return _reference_derivative(order)(x, kind)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    _native.call(
+        _C.activate,
+        x,
+        x.data_ptr(),
+        out.data_ptr(),
+        x.numel(),
+        order,
+        _native.ACTIVATIONS[kind],
+        _native.DTYPES[x.dtype],
+    )
+    return out
+
+
+def _activation_slope(x: Tensor, kind: str, order: int) -> Tensor:
+    if order == 3:
+        raise RuntimeError("activation: fourth derivatives are not provided; use ops.reference.activation")
+    return _activation(x, kind, order + 1)
+
+
+def _activation_vmap(args, in_dims, size):
+    x, kind, order = args
+    return _activation(x, kind, order), in_dims[0]
+
+
+_activation = Op(
+    "activation",
+    "(Tensor x, str kind, int order) -> Tensor",
+    _activation_kernel,
+    lambda x, kind, order: torch.empty_like(x, memory_format=torch.contiguous_format),
+    lambda args, grad, needs: (grad * _activation_slope(*args), None, None),
+    lambda args, tangents: tangents[0] * _activation_slope(*args),
+    _activation_vmap,
+)
+
+
+def activation(x: Tensor, kind: str = "silu") -> Tensor:
+    """``kind`` of every element, "silu" or "tanh"; differentiable three times.
+
+    Args:
+        x: any shape, float32, float64 or bfloat16.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind not in _native.ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {sorted(_native.ACTIVATIONS)}, got {kind!r}")
+    return _activation(x, kind, 0)
+
+
+# ---- softmax --------------------------------------------------------------------------------------------------------
+
+
+def _softmax_kernel(x: Tensor) -> Tensor:
+    if not _native.runs(x):
+        return reference.softmax(x)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    if x.numel():
+        _native.call(
+            _C.softmax, x, x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], _native.DTYPES[x.dtype]
+        )
+    return out
+
+
+def _softmax_slope(x: Tensor, direction: Tensor) -> Tensor:
+    """The Jacobian of a softmax is symmetric, so one product serves both modes."""
+    probability = _softmax(x)
+    weighted = probability * direction
+    total = _linear(weighted, weighted.new_ones((weighted.shape[1], 1)), None)
+    return weighted - probability * total
+
+
+def _softmax_vmap(args, in_dims, size):
+    stacked = args[0].movedim(in_dims[0], 0)
+    return _softmax(stacked.reshape(-1, stacked.shape[-1])).view_as(stacked), 0
+
+
+_softmax = Op(
+    "softmax",
+    "(Tensor x) -> Tensor",
+    _softmax_kernel,
+    lambda x: torch.empty_like(x, memory_format=torch.contiguous_format),
+    lambda args, grad, needs: (_softmax_slope(args[0], grad),),
+    lambda args, tangents: _softmax_slope(args[0], tangents[0]),
+    _softmax_vmap,
+)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Softmax over the last dimension of x [N, F]; each row's bits independent of the other rows.
+
+    Raises:
+        ValueError: x is not a matrix.
+    """
+    if x.dim() != 2:
+        raise ValueError(f"softmax: expected x [N, F], got {list(x.shape)}")
+    return _softmax(x)

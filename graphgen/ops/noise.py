@@ -1,0 +1,122 @@
+"""The noise source: every random number is a pure function of (seed, stream, graph id, step, element).
+
+Contract, version 1 (csrc/noise/philox.h has the layout): Philox4x32-10 with key = seed and counter = (block, step,
+graph id, stream). An element's number is its row-major place within its own graph's [nodes, features] block, so the
+same graph gets the same bits for any batch size, batch order, number of threads, chunking or device. Values are
+defined in float32; other dtypes hold the same value, converted.
+
+Give every use of noise its own stream: the same counter read twice gives the same bits twice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from graphgen import _C
+from graphgen.ops import _native
+from graphgen.ops.reference import noise as reference
+
+CONTRACT_VERSION = 1
+
+
+class Stream(IntEnum):
+    """Who reads which stream; a part of the contract, so numbers are added and never reused."""
+
+    PRIOR = 0  # the start of a sample
+    PROBE = 1  # trace estimators
+    DEQUANTISE = 2  # labels to points of the label's cell
+    PATH = 3  # the noise end of a training pair
+    TIME = 4  # the time at which a training pair is looked at
+    ORDER = 5  # which molecules a training batch holds
+
+
+def _draw(
+    distribution: str,
+    ptr: Tensor,
+    features: int,
+    seed: int,
+    stream: int,
+    step: int,
+    graph_ids: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    reference.check(ptr, features, seed, stream, step, graph_ids)
+    rows = int(ptr[-1])
+    out = torch.empty((rows, features), dtype=dtype, device=ptr.device)
+    if not _native.runs(out):
+        return getattr(reference, distribution)(ptr, features, seed, stream, step, graph_ids, dtype)
+    ptr = ptr.long().contiguous()
+    graph_ids = None if graph_ids is None else graph_ids.long().contiguous()
+    _native.call(
+        _C.noise,
+        out,
+        ptr.data_ptr(),
+        _native.address(graph_ids),
+        out.data_ptr(),
+        ptr.numel() - 1,
+        features,
+        seed,
+        stream,
+        step,
+        _native.DISTRIBUTIONS[distribution],
+        _native.DTYPES[dtype],
+    )
+    return out
+
+
+def normal(
+    ptr: Tensor,
+    features: int,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    graph_ids: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Standard normals for the nodes of a batch.
+
+    Args:
+        ptr: [B + 1] node boundaries of the graphs (``graph.ptr``); the result is on its device.
+        features: F, numbers per node.
+        seed: 0 <= seed < 2^64.
+        stream: which use of noise this is, 0 <= stream < 2^16.
+        step: which step of it, 0 <= step < 2^32.
+        graph_ids: [B] int64 in [0, 2^48), what identifies each graph over all batches; None for 0, 1, 2, ...
+        dtype: float32, float64 or bfloat16.
+
+    Returns:
+        [N, F].
+
+    Raises:
+        ValueError: a number out of these ranges.
+    """
+    return _draw("normal", ptr, features, seed, stream, step, graph_ids, dtype)
+
+
+def uniform(
+    ptr: Tensor,
+    features: int,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    graph_ids: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Multiples of 2^-24 uniform in [0, 1); arguments as :func:`normal`."""
+    return _draw("uniform", ptr, features, seed, stream, step, graph_ids, dtype)
+
+
+def rademacher(
+    ptr: Tensor,
+    features: int,
+    seed: int,
+    stream: int = 0,
+    step: int = 0,
+    graph_ids: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Fair signs, -1 or +1; arguments as :func:`normal`."""
+    return _draw("rademacher", ptr, features, seed, stream, step, graph_ids, dtype)

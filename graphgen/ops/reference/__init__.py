@@ -1,0 +1,25 @@
+"""Plain PyTorch twins of the ops, of the same names and signatures."""
+
+from graphgen.ops.reference.dense import activation, linear, softmax
+from graphgen.ops.reference.message_passing import (
+    edge_dot,
+    message_sum,
+    neighbor_reduce,
+    segment_broadcast,
+    segment_reduce,
+)
+from graphgen.ops.reference.noise import normal, rademacher, uniform
+
+__all__ = [
+    "activation",
+    "edge_dot",
+    "linear",
+    "message_sum",
+    "neighbor_reduce",
+    "normal",
+    "rademacher",
+    "segment_broadcast",
+    "segment_reduce",
+    "softmax",
+    "uniform",
+]

@@ -1,0 +1,56 @@
+"""Message passing in plain torch: what the kernels are tested against, and what other devices and dtypes get."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphgen.graph import GraphBatch
+from graphgen.ops.reference.dense import activation as activate
+
+
+def segment_reduce(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
+    """See :func:`graphgen.ops.segment_reduce`."""
+    lengths = ptr.diff()
+    segment = torch.arange(lengths.numel(), device=src.device).repeat_interleave(lengths)
+    covered = src[int(ptr[0]) : int(ptr[-1])]
+    out = src.new_zeros((lengths.numel(), *src.shape[1:])).index_add(0, segment, covered)
+    if reduce == "mean":
+        out = out / lengths.clamp(min=1).view(-1, *(1,) * (src.dim() - 1)).to(src.dtype)
+    return out
+
+
+def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, reduce: str = "sum") -> Tensor:
+    """See :func:`graphgen.ops.segment_broadcast`."""
+    lengths = ptr.diff()
+    if reduce == "mean":
+        src = src / lengths.clamp(min=1).view(-1, *(1,) * (src.dim() - 1)).to(src.dtype)
+    covered = src.repeat_interleave(lengths, dim=0)
+    before = src.new_zeros((int(ptr[0]), *src.shape[1:]))
+    after = src.new_zeros((rows - int(ptr[-1]), *src.shape[1:]))
+    return torch.cat([before, covered, after])
+
+
+def neighbor_reduce(
+    x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum"
+) -> Tensor:
+    """See :func:`graphgen.ops.neighbor_reduce`."""
+    messages = x[graph.col] if weight is None else weight.unsqueeze(-1) * x[graph.col]
+    out = x.new_zeros((graph.num_nodes, x.shape[1])).index_add(0, graph.target, messages)
+    if reduce == "mean":
+        out = out / graph.degree.clamp(min=1).unsqueeze(-1).to(x.dtype)
+    return out
+
+
+def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
+    """See :func:`graphgen.ops.edge_dot`."""
+    return (target[graph.target] * source[graph.col]).sum(-1)
+
+
+def message_sum(
+    target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str = "silu"
+) -> Tensor:
+    """See :func:`graphgen.ops.message_sum`. Builds the [E, F] messages the kernel never stores."""
+    kind = graph.edge_attr if graph.edge_attr is not None else torch.zeros_like(graph.col)
+    messages = activate(target[graph.target] + source[graph.col] + edge_bias[kind], activation)
+    return torch.zeros_like(target).index_add(0, graph.target, messages)
