@@ -1,13 +1,15 @@
 // GG_HD marks arithmetic that is one definition for the CPU kernels, the CUDA kernels and the tests;
-// GG_MEMBER the same for member functions.
+// GG_MEMBER the same for member functions. GG_UNROLL unrolls the short loop that follows.
 #pragma once
 
 #ifdef __CUDACC__
 #define GG_HD static __host__ __device__ __forceinline__
 #define GG_MEMBER __host__ __device__ __forceinline__
+#define GG_UNROLL _Pragma("unroll")
 #else
 #define GG_HD static inline __attribute__((always_inline))
 #define GG_MEMBER inline __attribute__((always_inline))
+#define GG_UNROLL _Pragma("GCC unroll 16")
 #endif
 
 namespace gg {

@@ -31,7 +31,7 @@ template <class Real, int N>
 GG_HD Real horner(Real x, const double (&coefficients)[N]) {
   using Scalar = typename RealTraits<Real>::Scalar;
   Real sum = constant<Real>(coefficients[0]);
-#pragma GCC unroll 16
+  GG_UNROLL
   for (int k = 1; k < N; ++k) sum = sum * x + static_cast<Scalar>(coefficients[k]);
   return sum;
 }

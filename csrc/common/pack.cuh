@@ -22,11 +22,11 @@ struct alignas(N * sizeof(S)) Pack {
 template <class S>
 constexpr int kPack = 16 / sizeof(S);
 
-// Whether rows of `features` elements at these addresses (null ones aside) can be moved 16 bytes at a time.
-template <class S, class... Pointers>
-static inline bool packs(int64_t features, Pointers... arrays) {
+// Whether rows of `features` elements at these addresses (null ones aside) can be moved in packs of N.
+template <class S, int N = kPack<S>, class... Pointers>
+static inline bool packable(int64_t features, Pointers... arrays) {
   const uintptr_t addresses = (reinterpret_cast<uintptr_t>(arrays) | ...);
-  return features % kPack<S> == 0 && addresses % 16 == 0;
+  return features % N == 0 && addresses % (N * sizeof(S)) == 0;
 }
 
 // body(dtype, elements per pack): 16 bytes where `packed`, which is asked for each dtype, allows it; otherwise one.
@@ -38,26 +38,22 @@ static inline gg_status with_pack(int dtype, Packed&& packed, Body&& body) {
   });
 }
 
-// A power of two of neighbouring threads, within one warp, that work on one row together.
+// A power of two of neighbouring threads within one warp that work on one row together.
 struct Group {
-  int size;
+  int bits;
 
   static Group of(int64_t members) {
-    int size = 1;
-    while (size < members && size < 32) size *= 2;
-    return Group{size};
+    int bits = 0;
+    while (bits < 5 && (1 << bits) < members) ++bits;
+    return Group{bits};
   }
-  __device__ __forceinline__ int lane() const { return threadIdx.x & (size - 1); }
-  __device__ __forceinline__ unsigned mask() const {
-    const unsigned members = size == 32 ? 0xffffffffu : (1u << size) - 1;
-    return members << ((threadIdx.x & 31) & ~(size - 1));
-  }
-  // Combines the members' values in an order that depends on the size alone; every member gets the result.
-  template <class Real, class Combine>
-  __device__ __forceinline__ Real reduce(Real value, Combine&& combine) const {
-    for (int distance = size / 2; distance > 0; distance /= 2)
-      value = combine(value, __shfl_xor_sync(mask(), value, distance));
-    return value;
+  __host__ __device__ __forceinline__ int size() const { return 1 << bits; }
+  __device__ __forceinline__ int lane() const { return threadIdx.x & (size() - 1); }
+  // The value of the member at that distance; every member of the group must call.
+  template <class Real>
+  __device__ __forceinline__ Real exchange(Real value, int distance) const {
+    const unsigned members = 0xffffffffu >> (32 - size());
+    return __shfl_xor_sync(members << (threadIdx.x & 31 & -size()), value, distance);
   }
 };
 

@@ -33,6 +33,7 @@ struct SegmentReduce {
     const Rows rows(ptr, segment, p.rows);
     const S* src = static_cast<const S*>(p.src) + feature;
     Real sum[N] = {};
+#pragma unroll 1
     for (int64_t r = rows.first; r < rows.last; r += kInFlight) {
       Pack<S, N> row[kInFlight];
 #pragma unroll
@@ -73,7 +74,7 @@ struct SegmentBroadcast {
 template <template <class, int> class Kernel, class Params>
 gg_status launch_segments(const char* operation, const Params& p, void* stream) {
   return with_pack(
-      p.dtype, [&](auto type) { return packs<typename decltype(type)::type>(p.features, p.src, p.out); },
+      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(p.features, p.src, p.out); },
       [&](auto type, auto width) {
         constexpr int N = decltype(width)::value;
         const int64_t count = p.features / N;

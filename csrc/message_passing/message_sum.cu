@@ -1,0 +1,216 @@
+#include "message_sum.h"
+
+#include "../common/cuda_kernels.h"
+#include "../common/indices.h"
+#include "../common/launch.cuh"
+#include "../common/pack.cuh"
+
+namespace gg::cuda {
+namespace {
+
+template <class S>
+__device__ __forceinline__ const S* row_of(const void* part, int64_t row, int64_t features) {
+  return static_cast<const S*>(part) + row * features;
+}
+
+// One thread a row and pack of features.
+template <class S, int N, int Kind, int Order>
+struct MessageRows {
+  using Real = typename Accumulator<S>::Type;
+  static constexpr int kInFlight = Order == 0 ? 4 : 2;  // slots whose rows are loaded before the first is added
+  gg_message_sum_params p;
+  Indices rowptr, neighbor, type;
+  int64_t packs;
+
+  // A null part counts as 0.
+  __device__ __forceinline__ Pack<S, N> part(const void* part, int64_t row, int64_t feature) const {
+    return part ? Pack<S, N>::load(row_of<S>(part, row, p.features) + feature) : Pack<S, N>{};
+  }
+
+  __device__ __forceinline__ void operator()(int64_t item) const {
+    const int64_t i = item / packs, feature = item % packs * N;
+    const int64_t first = rowptr[i], last = rowptr[i + 1];
+    Pack<S, N> own[Order + 1];
+#pragma unroll
+    for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
+    Real sum[N] = {};
+#pragma unroll 1
+    for (int64_t s = first; s < last; s += kInFlight) {
+      int64_t j[kInFlight], t[kInFlight];
+      Pack<S, N> source[kInFlight][Order + 1], bias[kInFlight][Order + 1];
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u)
+        if (s + u < last) {
+          j[u] = neighbor[s + u];
+          t[u] = type ? type[s + u] : 0;
+        }
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u)
+        if (s + u < last) {
+#pragma unroll
+          for (int m = 0; m <= Order; ++m) {
+            source[u][m] = part(p.source[m], j[u], feature);
+            bias[u][m] = part(p.bias[m], t[u], feature);
+          }
+        }
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u)
+        if (s + u < last) {
+#pragma unroll
+          for (int v = 0; v < N; ++v) {
+            Real z[Order + 1];
+#pragma unroll
+            for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + source[u][m][v] + bias[u][m][v];
+            sum[v] += message_term<Kind, Order>(z);
+          }
+        }
+    }
+    Pack<S, N> result;
+    for (int v = 0; v < N; ++v) result.set(v, sum[v]);
+    result.store(static_cast<S*>(p.out) + i * p.features + feature);
+  }
+};
+
+// One block a chunk of rows, type and 32 features: its warps add equal runs of the chunk's rows, and the first
+// warp adds those sums in order. Walking the slots once a type needs no table of sums that threads would share.
+template <class S, int Kind, int Order>
+struct MessageTypes {
+  using Real = typename Accumulator<S>::Type;
+  static constexpr int kWarps = kThreads / kWarp;
+  static constexpr int kRun = GG_MESSAGE_CHUNK / kWarps;
+  static constexpr int kInFlight = 4;
+  static_assert(kRun * kWarps == GG_MESSAGE_CHUNK, "warps share a chunk equally");
+  gg_message_sum_params p;
+  Indices rowptr, neighbor, type;
+  int64_t tiles;  // of 32 features
+
+  __device__ __forceinline__ Real part(const void* part, int64_t row, int64_t feature) const {
+    return part ? load_scalar(row_of<S>(part, row, p.features) + feature) : Real(0);
+  }
+
+  __device__ __forceinline__ Real run_sum(int64_t first_row, int64_t wanted, int64_t feature) const {
+    const int64_t end = first_row + kRun < p.rows ? first_row + kRun : p.rows;
+    Real bias[Order + 1], sum = 0;
+#pragma unroll
+    for (int m = 0; m <= Order; ++m) bias[m] = part(p.bias[m], wanted, feature);
+#pragma unroll 1
+    for (int64_t i = first_row; i < end; ++i) {
+      const int64_t first = rowptr[i], last = rowptr[i + 1];
+      Real own[Order + 1];
+#pragma unroll
+      for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
+#pragma unroll 1
+      for (int64_t s = first; s < last; s += kInFlight) {
+        int64_t j[kInFlight];
+        bool match[kInFlight];
+        Real source[kInFlight][Order + 1];
+#pragma unroll
+        for (int u = 0; u < kInFlight; ++u) {
+          match[u] = s + u < last && (type ? type[s + u] : 0) == wanted;
+          if (s + u < last) j[u] = neighbor[s + u];
+        }
+#pragma unroll
+        for (int u = 0; u < kInFlight; ++u)
+          if (match[u]) {
+#pragma unroll
+            for (int m = 0; m <= Order; ++m) source[u][m] = part(p.source[m], j[u], feature);
+          }
+#pragma unroll
+        for (int u = 0; u < kInFlight; ++u)
+          if (match[u]) {
+            Real z[Order + 1];
+#pragma unroll
+            for (int m = 0; m <= Order; ++m) z[m] = own[m] + source[u][m] + bias[m];
+            sum += message_term<Kind, Order>(z);
+          }
+      }
+    }
+    return sum;
+  }
+
+  __device__ __forceinline__ void operator()(int64_t block) const {
+    __shared__ Real sums[kWarps][kWarp];
+    const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    const int64_t feature = block % tiles * kWarp + lane, rest = block / tiles;
+    const int64_t wanted = rest % p.types, chunk = rest / p.types;
+    if (feature < p.features) sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
+    __syncthreads();
+    if (warp == 0 && feature < p.features) {
+      Real total = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += sums[w][lane];
+      static_cast<Real*>(p.partial)[(chunk * p.types + wanted) * p.features + feature] = total;
+    }
+    __syncthreads();
+  }
+};
+
+// One thread a type and feature.
+template <class S>
+struct AddPartials {
+  using Real = typename Accumulator<S>::Type;
+  static constexpr int kInFlight = 16;
+  const Real* partial;
+  S* out;
+  int64_t chunks, size;
+
+  __device__ __forceinline__ void operator()(int64_t item) const {
+    Real sum = 0;
+#pragma unroll 1
+    for (int64_t chunk = 0; chunk < chunks; chunk += kInFlight) {
+      Real value[kInFlight];
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u)
+        if (chunk + u < chunks) value[u] = partial[(chunk + u) * size + item];
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u)
+        if (chunk + u < chunks) sum += value[u];
+    }
+    store_scalar(out + item, sum);
+  }
+};
+
+template <int Kind, int Order>
+gg_status message_rows(const gg_message_sum_params& p, void* stream) {
+  auto packed = [&](auto type) {
+    using S = typename decltype(type)::type;
+    bool all = packable<S>(p.features, p.out);
+    for (int m = 0; m <= Order; ++m) all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
+    return all;
+  };
+  return with_pack(p.dtype, packed, [&](auto type, auto width) {
+    constexpr int N = decltype(width)::value;
+    const int64_t packs = p.features / N;
+    const MessageRows<typename decltype(type)::type, N, Kind, Order> kernel{
+        p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, packs};
+    return launch_items("message_sum", p.rows * packs, stream, kernel);
+  });
+}
+
+template <int Kind, int Order>
+gg_status message_types(const gg_message_sum_params& p, void* stream) {
+  return with_dtype(p.dtype, [&](auto dtype) {
+    using S = typename decltype(dtype)::type;
+    using Real = typename Accumulator<S>::Type;
+    const int64_t chunks = (p.rows + GG_MESSAGE_CHUNK - 1) / GG_MESSAGE_CHUNK;
+    const int64_t tiles = (p.features + kWarp - 1) / kWarp, size = p.types * p.features;
+    const MessageTypes<S, Kind, Order> kernel{
+        p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, tiles};
+    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel)) return status;
+    const AddPartials<S> add{static_cast<const Real*>(p.partial), static_cast<S*>(p.out), chunks, size};
+    return launch_items("message_sum", size, stream, add);
+  });
+}
+
+}  // namespace
+
+gg_status message_sum(const gg_message_sum_params& p, void* stream) {
+  return with_activation(p.activation, [&](auto kind) {
+    return with_order(p.order, [&](auto order) {
+      constexpr int Kind = decltype(kind)::value, Order = decltype(order)::value;
+      return p.by_type ? message_types<Kind, Order>(p, stream) : message_rows<Kind, Order>(p, stream);
+    });
+  });
+}
+
+}  // namespace gg::cuda

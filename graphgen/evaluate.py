@@ -1,0 +1,224 @@
+"""Generated molecules beside the rules that learn nothing, in one table with one set of definitions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rdkit import Chem, rdBase
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from graphgen.errors import GraphgenError
+from graphgen.generated import Generated
+from graphgen.metrics import controls
+from graphgen.metrics.counts import summary
+from graphgen.metrics.floors import ideal_uniqueness
+from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
+from graphgen.metrics.skeletons import Skeletons, misfit
+from graphgen.metrics.strict import Verdict, classify, failed
+from graphgen.molecules.codec import canonical_smiles
+from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.report.evaluation import DEFINITIONS, Evaluation, Row, Sample
+
+__all__ = ["Evaluation", "evaluate"]
+
+_SAMPLES = 24
+_PROGRESS_FROM = 1_000
+_T = TypeVar("_T")
+
+
+def evaluate(
+    generated: Generated | str | os.PathLike[str] | Sequence[str],
+    train: EncodedMolecules | Iterable[str],
+    skeletons: EncodedMolecules | None = None,
+    nats: tuple[float, float] | None = None,
+    title: str = "Evaluation",
+    settings: Mapping[str, object] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Judge generated molecules; where their skeletons are known, judge the controls on the same skeletons.
+
+    Args:
+        generated: the object, a file it was saved to, or SMILES. With atom labels and ``skeletons``, the
+            graphs themselves are judged, as they are for the controls; else the SMILES are. An attempt
+            without SMILES is never V_strict.
+        train: the training split, or SMILES of it in any form; only the former gives all controls.
+        skeletons: what ``generated.structures`` counts rows of.
+        nats: mean and standard error of the model's -log p per held-out atom, if it has a likelihood.
+        title: heading of the table and the report.
+        settings: what else a reader must know to repeat this; shown as given.
+        seed: of the controls.
+        progress: show a bar on stderr where there is much to do.
+
+    Raises:
+        GraphgenError: no attempts, a damaged file, or skeletons that do not fit the generated rows.
+    """
+    notes = []
+    if isinstance(generated, (str, os.PathLike)):
+        if Path(generated).suffix.lower() != ".csv":
+            notes.append("a list of SMILES holds no failed attempts: n counts its lines; the CSV has them")
+        generated = Generated.load(generated)
+    elif not isinstance(generated, Generated):
+        generated = Generated(list(generated), [None] * len(generated))
+    if not len(generated):
+        raise GraphgenError("nothing to evaluate: there are no generated rows; generate some first")
+    definitions, settings, floors = dict(DEFINITIONS), dict(settings or {}), {}
+    with _Watch(progress) as watch:
+        known = _train_smiles(train, watch, notes)
+        if skeletons is not None and generated.structures is not None:
+            encoded = train if isinstance(train, EncodedMolecules) else None
+            given = Skeletons.of(generated.structures, skeletons, encoded.vocabulary.atoms if encoded else ())
+            rules = controls.fit(encoded, given.vocabulary) if encoded else [controls.TrueLabels()]
+            rows, samples = _judge_given(generated, given, known, nats, watch)
+            rows += [_judge_control(rule, given, known, seed, watch) for rule in rules]
+            definitions |= {rule.name: rule.definition for rule in rules}
+            settings["controls seed"] = seed
+            notes.append(
+                f"bonds and bond orders are given: {len(generated)} attempts on "
+                f"{given.distinct.graph.num_graphs} distinct skeletons. Validity then says only whether "
+                "labels respect local valence; read it beside the controls"
+            )
+            if encoded is None:
+                notes.append("the training split came as SMILES: no frequencies for the other controls")
+        else:
+            rows, samples = _judge_smiles(generated, known, nats, watch)
+            if skeletons is not None:
+                notes.append("the generated rows do not name their skeletons, so there are no controls")
+            if known:
+                floors["ideal_uniqueness"] = ideal_uniqueness(len(known), len(generated))
+                notes.append(
+                    f"a perfect sampler of the {len(known)} distinct training molecules would reach "
+                    f"V·U {100 * floors['ideal_uniqueness']:.2f} % at this n, and V·U·N 0"
+                )
+    return Evaluation(title, rows, definitions, settings, notes, samples, floors)
+
+
+def _judge_smiles(
+    generated: Generated, known: set[str], nats: tuple[float, float] | None, watch: _Watch
+) -> tuple[list[Row], list[Sample]]:
+    pairs = zip(generated.smiles, generated.reasons, strict=True)
+    verdicts = [
+        classify(text) if text else failed(reason or "no molecule")
+        for text, reason in watch(pairs, len(generated), "generated")
+    ]
+    samples = [
+        Sample(v.smiles if v.strict else text, v.strict, v.smiles not in known, v.reason)
+        for v, text in zip(verdicts[:_SAMPLES], generated.smiles, strict=False)
+    ]
+    return [Row("generated", summary(verdicts, known), nats=nats)], samples
+
+
+def _judge_given(
+    generated: Generated, given: Skeletons, known: set[str], nats: tuple[float, float] | None, watch: _Watch
+) -> tuple[list[Row], list[Sample]]:
+    labels = given.labels(generated)
+    if labels is None:
+        return _judge_smiles(generated, known, nats, watch)
+    verdicts: list[Verdict] = []
+    samples: list[Sample] = []
+    truth, ends = given.batch.atoms, given.batch.graph.ptr.tolist()
+    for i, mol in enumerate(watch(given.molecules(labels), len(generated), "generated")):
+        verdict = _verdict(i, generated, mol)
+        verdicts.append(verdict)
+        if i < _SAMPLES:
+            changed = int((labels != truth)[ends[i] : ends[i + 1]].sum())
+            drawn = verdict.smiles if verdict.strict else _as_drawn(mol)
+            novel = verdict.smiles not in known
+            size = ends[i + 1] - ends[i]
+            samples.append(Sample(drawn, verdict.strict, novel, verdict.reason, changed, size))
+    return [_labelled_row("generated", verdicts, labels, given, known, nats)], samples
+
+
+def _verdict(row: int, generated: Generated, mol: Chem.Mol) -> Verdict:
+    verdict = classify(mol)
+    text = generated.smiles[row]
+    if not text and verdict.strict:
+        # The generator gave this attempt up (a solver that diverged, say); labels that happen to fit do not
+        # undo it.
+        return failed(generated.reasons[row] or "no molecule")
+    # The one sign that a file is read beside the wrong skeletons when their sizes happen to agree.
+    if text and text != verdict.smiles and classify(text).smiles != verdict.smiles:
+        here = verdict.smiles or "no molecule"
+        raise misfit(row, generated, f"reads {text}, and its labels on that skeleton give {here}")
+    return verdict
+
+
+def _judge_control(
+    rule: controls.Control, given: Skeletons, known: set[str], seed: int, watch: _Watch
+) -> Row:
+    labels = rule.sample(given.batch, seed)
+    mols = watch(given.molecules(labels), given.batch.graph.num_graphs, rule.name)
+    verdicts = [classify(mol) for mol in mols]
+    nats = None
+    if isinstance(rule, controls.FrequencyTable):
+        p = rule.predict_proba(given.distinct).gather(1, given.distinct.atoms[:, None]).squeeze(1)
+        nats = nats_per_atom(p.log(), given.distinct.graph.ptr)
+    return _labelled_row(rule.name, verdicts, labels, given, known, nats)
+
+
+def _labelled_row(
+    name: str,
+    verdicts: Sequence[Verdict],
+    labels: Tensor,
+    given: Skeletons,
+    known: set[str],
+    nats: tuple[float, float] | None,
+) -> Row:
+    truth = given.batch.atoms
+    kl = kl_atom_types(truth, labels, len(given.vocabulary))
+    return Row(name, summary(verdicts, known), label_recovery(labels, truth), kl, nats)
+
+
+def _as_drawn(mol: Chem.Mol) -> str:
+    with rdBase.BlockLogs():
+        mol.UpdatePropertyCache(strict=False)
+        return str(Chem.MolToSmiles(mol))
+
+
+def _train_smiles(train: EncodedMolecules | Iterable[str], watch: _Watch, notes: list[str]) -> set[str]:
+    if isinstance(train, EncodedMolecules):
+        return {train.smiles(i) for i in range(len(train))}
+    texts = list(train)
+    found = [_canonical_or_none(text.strip()) for text in watch(texts, len(texts), "training split")]
+    if unreadable := found.count(None):
+        notes.append(f"{unreadable} training SMILES cannot be read and are not part of the novelty check")
+    return {smiles for smiles in found if smiles is not None}
+
+
+def _canonical_or_none(text: str) -> str | None:
+    with rdBase.BlockLogs():
+        mol = Chem.MolFromSmiles(text, sanitize=False) if text else None
+        try:
+            return None if mol is None else canonical_smiles(mol)
+        except ValueError:
+            return None
+
+
+class _Watch:
+    """A context whose call wraps an iterable; long ones then show on stderr how far they are."""
+
+    def __init__(self, enabled: bool) -> None:
+        columns = (
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not enabled)
+
+    def __enter__(self) -> _Watch:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, items: Iterable[_T], total: int, what: str) -> Iterable[_T]:
+        if total <= _PROGRESS_FROM:
+            return items
+        return self._progress.track(items, total=total, description=what)

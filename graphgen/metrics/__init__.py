@@ -1,0 +1,1 @@
+"""What is measured on generated molecules, each measure with its definition."""

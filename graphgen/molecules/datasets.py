@@ -1,0 +1,249 @@
+"""Named data sets and files of molecules, encoded once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+from rdkit import RDConfig, rdBase
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from graphgen.errors import GraphgenError
+from graphgen.files import atomic_write
+from graphgen.molecules.encoded import EncodedMolecules, Encoder
+from graphgen.molecules.records import UNREADABLE, Record, Reject, damaged, open_plain, read_records
+from graphgen.molecules.vocabulary import CODEC_VERSION, MoleculeGraph
+from graphgen.molecules.workers import encode_records
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which molecules of a source belong to a data set."""
+
+    elements: frozenset[str]
+    max_atoms: int
+
+    def objection(self, graph: MoleculeGraph) -> str | None:
+        """Why ``graph`` does not belong, or None."""
+        if others := {element for element, _ in graph.atoms} - self.elements:
+            return f"not selected: has {', '.join(sorted(others))}"
+        if len(graph.atoms) > self.max_atoms:
+            return f"not selected: {len(graph.atoms)} heavy atoms, at most {self.max_atoms}"
+        return None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a named data set comes from.
+
+    ``file`` is relative to ``$GRAPHGEN_DATA``, ``sha256`` is of the file unpacked, ``urls`` are its mirrors.
+    """
+
+    file: str
+    sha256: str
+    urls: tuple[str, ...] = ()
+    selection: Selection | None = None
+
+
+_SELFIES = "f345587e9a85c1ec81e4b657b25c8c843adbf12b/tests/test_sets/130K_QM9.txt"
+_MOL_OPT = "fd6893626427a5ee22cab86b9ba1f6d382c63253/data/zinc.txt.gz"
+
+SOURCES = {
+    "nci": Source(
+        file="NCI/first_5K.smi",
+        sha256="91e71c015f14939837f2943dcc904f7c87e5a3a0124d82b05c28ad2f23004def",
+        selection=Selection(frozenset(("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")), max_atoms=38),
+    ),
+    "qm9": Source(
+        file="qm9/qm9_gdb_order.csv",
+        sha256="80c060e299a44112b89be3fc6d95145dfeda97aa3eab1e2662aafdfbb00f7929",
+        urls=(
+            f"https://raw.githubusercontent.com/aspuru-guzik-group/selfies/{_SELFIES}",
+            f"https://cdn.jsdelivr.net/gh/aspuru-guzik-group/selfies@{_SELFIES}",
+        ),
+    ),
+    "zinc250k": Source(
+        file="zinc250k/zinc250k_csv_order.smi.gz",
+        sha256="df0aa677c770f15c9943684d6600cba8e7076c67be6a090c12f24da3aaa55b70",
+        urls=(
+            f"https://raw.githubusercontent.com/wenhao-gao/mol_opt/{_MOL_OPT}",
+            f"https://cdn.jsdelivr.net/gh/wenhao-gao/mol_opt@{_MOL_OPT}",
+        ),
+    ),
+}
+"""The named data sets. ``nci`` comes with RDKit: a few thousand real molecules that need no download."""
+
+
+def load(
+    name_or_path: str | os.PathLike[str], column: str | None = None, progress: bool = True
+) -> EncodedMolecules:
+    """A data set by name (:data:`SOURCES`) or from a file (:func:`~graphgen.molecules.records.read_records`).
+
+    The first use encodes the molecules, in parallel and with a progress bar on standard error; later ones map
+    the result from ``$GRAPHGEN_CACHE``, or else from the user's cache folder. Nothing is downloaded. Records
+    that cannot be encoded are in ``.rejects`` of the result. Duplicates are kept.
+
+    Raises:
+        GraphgenError: no such name or file, a named file that is not the published one, or nothing to encode.
+    """
+    source = SOURCES.get(str(name_or_path))
+    if source is not None:
+        name, digest = str(name_or_path), source.sha256
+    else:
+        path = Path(name_or_path)
+        if not path.exists():
+            known = ", ".join(SOURCES)
+            raise GraphgenError(f"{path}: no such file, and no data set of that name; there are {known}")
+        name, digest = path.name.split(".")[0], _sha256(path)
+    selection = source.selection if source else None
+    form = source.file if source else "".join(path.suffixes)
+    cached = cache_folder() / f"{name}-{_key(digest, form, column, selection)}.safetensors"
+    if cached.exists():
+        try:
+            return EncodedMolecules.open(cached)
+        except GraphgenError:
+            cached.unlink()
+    if source is not None:
+        path = _find(name, source)
+    encoded = _encode(name, digest, read_records(path, column), selection, progress)
+    try:
+        encoded.save(cached)
+    except OSError as error:
+        raise GraphgenError(
+            f"{cached.parent}: the cache cannot be written ({error.strerror}); set GRAPHGEN_CACHE"
+        ) from None
+    return EncodedMolecules.open(cached)
+
+
+def download(name: str) -> Path:
+    """Fetch the file of a named data set into the cache folder, unless it is there; returns its path.
+
+    Raises:
+        GraphgenError: no such data set, or no mirror has the published file.
+    """
+    source = SOURCES.get(name)
+    if source is None:
+        raise GraphgenError(f"no data set {name!r}; there are {', '.join(SOURCES)}")
+    if not source.urls or _downloaded(source).exists():
+        return _find(name, source)
+    target, failures = _downloaded(source), []
+    pooch.get_logger().setLevel("WARNING")
+    for url in source.urls:
+        try:
+            with atomic_write(target) as temporary:
+                # The published digest is of the unpacked file, which pooch cannot check.
+                pooch.retrieve(url, known_hash=None, path=temporary.parent, fname=temporary.name)
+                _check(temporary, name, source)
+            return target
+        except (GraphgenError, OSError, ValueError) as error:
+            failures.append(f"{url} ({error})")
+    raise GraphgenError(f"{name} could not be downloaded: {'; '.join(failures)}")
+
+
+def cache_folder() -> Path:
+    """``$GRAPHGEN_CACHE``, or graphgen's folder in the user's cache."""
+    return Path(os.environ.get("GRAPHGEN_CACHE") or pooch.os_cache("graphgen"))
+
+
+def _downloaded(source: Source) -> Path:
+    return cache_folder() / "downloads" / Path(source.file).name
+
+
+def _find(name: str, source: Source) -> Path:
+    roots = [Path(root) for root in [os.environ.get("GRAPHGEN_DATA")] if root]
+    if not source.urls:
+        roots.append(Path(RDConfig.RDDataDir))
+    for path in [*(root / source.file for root in roots), _downloaded(source)]:
+        if path.exists():
+            _check(path, name, source)
+            return path
+    raise GraphgenError(
+        f"{name} is not here: neither {source.file} under $GRAPHGEN_DATA nor a download; "
+        f"run `graphgen data {name} --download`"
+    )
+
+
+def _check(path: Path, name: str, source: Source) -> None:
+    if _sha256(path) != source.sha256:
+        raise GraphgenError(f"{path}: not the published file of {name} (its SHA-256 differs); replace it")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_plain(path) as file:
+        try:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        except UNREADABLE as error:
+            raise damaged(path, error) from None
+    return digest.hexdigest()
+
+
+def _key(digest: str, form: str, column: str | None, selection: Selection | None) -> str:
+    chosen = [sorted(selection.elements), selection.max_atoms] if selection else None
+    # Canonical SMILES, and with them the split, may change with RDKit.
+    parts = [digest, form.lower(), column, chosen, CODEC_VERSION, rdBase.rdkitVersion]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _encode(
+    name: str, digest: str, found: Iterable[Record | Reject], selection: Selection | None, progress: bool
+) -> EncodedMolecules:
+    items = list(found)
+    records = [item for item in items if isinstance(item, Record)]
+    encoder, rejects = Encoder(), []
+    with closing(encode_records(records)) as outcomes, _bar(name, len(items), progress) as advance:
+        for item in items:
+            outcome = item.reason if isinstance(item, Reject) else next(outcomes)
+            if not isinstance(outcome, str) and selection is not None:
+                outcome = selection.objection(outcome[0]) or outcome
+            if isinstance(outcome, str):
+                rejects.append(Reject(item.where, outcome, item.text))
+            else:
+                encoder.add(*outcome)
+            advance()
+    if len(rejects) == len(items):
+        where, reason, _ = rejects[0]
+        raise GraphgenError(f"{name}: none of {len(items)} records is a usable molecule; {where}: {reason}")
+    return encoder.finish(name, digest, rejects)
+
+
+@contextmanager
+def _bar(name: str, total: int, visible: bool) -> Iterator[Callable[[], None]]:
+    text = TextColumn(f"encoding {name}", markup=False)
+    columns = (text, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
+        task = bar.add_task("", total=total)
+        since = 0
+
+        def advance() -> None:
+            nonlocal since
+            since += 1
+            # A call of rich costs as much as a molecule.
+            if since == 64:
+                bar.advance(task, since)
+                since = 0
+
+        yield advance
+        bar.advance(task, since)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")

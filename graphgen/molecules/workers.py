@@ -1,0 +1,217 @@
+"""Encoding in several processes, so that one molecule that crashes or hangs RDKit costs that molecule only.
+
+Each worker is a plain child process that talks JSON lines. It answers record by record, so the record at
+fault is the first one without an answer; ``multiprocessing`` would lose the whole pool, and needs a guard in
+the caller's script.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from graphgen.errors import GraphgenError
+from graphgen.molecules.codec import EncodeError, encode_with_smiles, parse
+from graphgen.molecules.records import Record
+from graphgen.molecules.vocabulary import MoleculeGraph
+
+Outcome = tuple[MoleculeGraph, str] | str
+"""The graph and the stereo-free canonical SMILES of a record, or why it has none."""
+
+_SERVE = "from graphgen.molecules.workers import serve; serve()"
+_CHUNK = 256
+_FEW = 5_000
+"""So many records are encoded sooner than a process starts."""
+
+
+def encode_records(records: Sequence[Record], timeout: float = 60.0) -> Generator[Outcome]:
+    """Encode records, in order.
+
+    A record that crashes its process, or takes longer than ``timeout`` seconds, has an outcome like others.
+    Closing the generator, or an exception in it such as KeyboardInterrupt, ends the processes.
+
+    Raises:
+        GraphgenError: a process cannot be started.
+    """
+    if len(records) <= _FEW:
+        yield from (_outcome(_answer(record.text, record.form)) for record in records)
+    else:
+        workers = min(os.cpu_count() or 1, 1 + len(records) // _FEW)
+        yield from map(_outcome, _in_processes(records, workers, timeout))
+
+
+def _answer(text: str, form: str) -> Any:
+    try:
+        (atoms, bonds), smiles = encode_with_smiles(parse(text, form))
+    except EncodeError as error:
+        return error.reason
+    except Exception as error:
+        # RDKit raises many kinds of exception on strange input; one record must not end a run.
+        return f"RDKit failed: {type(error).__name__}"
+    return [smiles, atoms, bonds]
+
+
+def _outcome(answer: Any) -> Outcome:
+    if isinstance(answer, str):
+        return answer
+    smiles, atoms, bonds = answer
+    return MoleculeGraph(tuple(map(tuple, atoms)), tuple(map(tuple, bonds))), smiles
+
+
+class _Worker:
+    """One child process. ``heard`` is when it last gave a sign of life."""
+
+    def __init__(self) -> None:
+        self.heard = time.monotonic()
+        self.overdue = False
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            # Ctrl-C is for the parent to act on; the child ends when its input does.
+            start_new_session=True,
+        )
+
+    def ready(self) -> bool:
+        return self._process.stdout.readline() == _READY  # type: ignore[union-attr]
+
+    def answers(self, records: Sequence[Record]) -> Iterator[Any]:
+        """Answers to ``records``, in order; fewer if the process dies."""
+        request = json.dumps([(record.text, record.form) for record in records])
+        self.heard = time.monotonic()
+        try:
+            self._process.stdin.write(request.encode() + b"\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+        except OSError:
+            return
+        for _ in records:
+            line = self._process.stdout.readline()  # type: ignore[union-attr]
+            if not line.endswith(b"\n"):
+                return
+            self.heard = time.monotonic()
+            yield json.loads(line)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def release(self) -> None:
+        """Close the pipes; for the thread that reads them, after :meth:`end`."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+_READY = b"ready\n"
+
+
+class _Pool:
+    def __init__(self, records: Sequence[Record], timeout: float) -> None:
+        self.records = records
+        self.timeout = timeout
+        self.starts = iter(range(0, len(records), _CHUNK))
+        self.results: queue.SimpleQueue[tuple[int, list[Any]] | Exception] = queue.SimpleQueue()
+        self.alive: set[_Worker] = set()
+        self.lock = threading.Lock()
+        self.closed = False
+
+    def run(self) -> None:
+        """One thread, one worker at a time: encode chunks until there are none."""
+        worker = None
+        try:
+            while (start := self.next_start()) is not None:
+                answers: list[Any] = []
+                chunk = self.records[start : start + _CHUNK]
+                while len(answers) < len(chunk):
+                    worker = worker or self.hire()
+                    answers.extend(worker.answers(chunk[len(answers) :]))
+                    if len(answers) < len(chunk):
+                        answers.append(f"took over {self.timeout:g} s" if worker.overdue else "crashed RDKit")
+                        self.dismiss(worker)
+                        worker = None
+                self.results.put((start, answers))
+        except Exception as error:
+            self.results.put(error)
+        finally:
+            if worker:
+                self.dismiss(worker)
+
+    def next_start(self) -> int | None:
+        with self.lock:
+            return None if self.closed else next(self.starts, None)
+
+    def hire(self) -> _Worker:
+        with self.lock:
+            if self.closed:
+                raise GraphgenError("encoding was stopped")
+            worker = _Worker()
+            self.alive.add(worker)
+        if not worker.ready():
+            raise GraphgenError("a process for encoding could not be started; its own message is above")
+        return worker
+
+    def dismiss(self, worker: _Worker) -> None:
+        with self.lock:
+            self.alive.discard(worker)
+        worker.end()
+        worker.release()
+
+    def end_overdue(self) -> None:
+        with self.lock:
+            for worker in self.alive:
+                if time.monotonic() - worker.heard > self.timeout:
+                    worker.overdue = True
+                    worker.end()
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            for worker in self.alive:
+                worker.end()
+
+
+def _in_processes(records: Sequence[Record], workers: int, timeout: float) -> Iterator[Any]:
+    pool = _Pool(records, timeout)
+    threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(workers)]
+    early: dict[int, list[Any]] = {}
+    done = 0
+    try:
+        for thread in threads:
+            thread.start()
+        while done < len(records):
+            with suppress(queue.Empty):
+                result = pool.results.get(timeout=1.0)
+                if isinstance(result, Exception):
+                    raise result
+                early[result[0]] = result[1]
+            pool.end_overdue()
+            while answers := early.pop(done, None):
+                yield from answers
+                done += len(answers)
+    finally:
+        pool.close()
+        for thread in threads:
+            thread.join()
+
+
+def serve() -> None:
+    """The child's side: read chunks of records from standard input, answer each on standard output."""
+    # Whatever a library prints must not reach the pipe that carries the answers.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    answers.write(_READY)
+    answers.flush()
+    for request in sys.stdin.buffer:
+        for text, form in json.loads(request):
+            answers.write(json.dumps(_answer(text, form)).encode() + b"\n")
+            answers.flush()

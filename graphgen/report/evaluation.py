@@ -1,0 +1,180 @@
+"""What an evaluation found: the rows of one table and the definitions they rest on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+from graphgen.files import atomic_write
+from graphgen.metrics.counts import Summary
+
+_DASH = "\N{EN DASH}"
+
+DEFINITIONS: Mapping[str, str] = {
+    "n": "attempts; the denominator of every share below, failed attempts included",
+    "V_strict": "RDKit sanitises it as drawn (no clean-up of charges, no repair), one fragment, no radicals "
+    "or dummy atoms, its SMILES reads back to the same molecule",
+    "V_full": "RDKit's SanitizeMol accepts it, with its clean-up of charges; fragments and radicals pass",
+    "V_valence": "every atom as drawn has a valence that RDKit permits; nothing else is asked",
+    "V·U": "distinct V_strict molecules / n; equal are those of equal canonical SMILES without stereo",
+    "V·U·N": "distinct V_strict molecules that are not in the training split / n",
+    "label recovery": "share of atoms whose sampled label is the true one of their place in the skeleton, "
+    "over all attempts; always saying the most frequent label scores high here, and low in V·U",
+    "KL atom types": "divergence of the generated atom-type shares from the true ones, in nats, one count "
+    "added to each type on both sides; 0 is best",
+    "nats/atom": "mean of -log p(true label) per held-out atom ± standard error over molecules; less is "
+    "better. Controls: over the distinct skeletons, one count added to each atom type so that it is finite",
+    _DASH: "not defined for this row, or not known from this file",
+}
+
+# Each column as a page has it and as a terminal of 80 columns has it.
+_COLUMNS = (
+    ("row", ""),
+    ("n", "n"),
+    ("V_strict %", "V\nstrict\n%"),
+    ("V_full %", "V\nfull\n%"),
+    ("V_valence %", "V\nval-\nence\n%"),
+    ("V·U %", "V·U\n%"),
+    ("V·U·N %", "V·U·N\n%"),
+    ("label recovery %", "label\nrecov-\nery\n%"),
+    ("KL atom types", "KL\natom\ntypes"),
+    ("nats/atom", "nats/atom\n± s.e."),
+)
+COLUMNS = tuple(name for name, _ in _COLUMNS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Shares are fractions of the n attempts; None is what the row does not define."""
+
+    name: str
+    summary: Summary
+    label_recovery: float | None = None
+    kl_atom_types: float | None = None
+    nats: tuple[float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row in types that JSON has."""
+        mean, error = self.nats or (None, None)
+        return {
+            "name": self.name,
+            **self.summary,
+            "label_recovery": self.label_recovery,
+            "kl_atom_types": self.kl_atom_types,
+            "nats_per_atom": mean,
+            "nats_per_atom_stderr": error if error is not None and math.isfinite(error) else None,
+        }
+
+    def cells(self) -> list[str]:
+        """The row as text, in the order of :data:`COLUMNS`."""
+        s = self.summary
+        shares = (s["V_strict"], s["V_full"], s["V_valence"], s["VU"], s["VUN"], self.label_recovery)
+        return [
+            self.name,
+            f"{s['n']}",
+            *(_DASH if share is None else f"{100 * share:.2f}" for share in shares),
+            _DASH if self.kl_atom_types is None else f"{self.kl_atom_types:.3f}",
+            _DASH if self.nats is None else f"{self.nats[0]:.3f}±{self.nats[1]:.3f}",
+        ]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the first attempts, for the eye.
+
+    Attributes:
+        smiles: canonical where valid, as it came where not, None where there is nothing to draw.
+        valid: V_strict.
+        novel: not in the training split.
+        reason: why it is not valid, else None.
+        changed: how many of its ``num_atoms`` labels differ from the skeleton's own; None where unknown.
+    """
+
+    smiles: str | None
+    valid: bool
+    novel: bool
+    reason: str | None
+    changed: int | None = None
+    num_atoms: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of :func:`graphgen.evaluate.evaluate`: a row for what was generated, then the controls."""
+
+    title: str
+    rows: Sequence[Row]
+    definitions: Mapping[str, str]
+    settings: Mapping[str, object]
+    notes: Sequence[str] = ()
+    samples: Sequence[Sample] = ()
+    floors: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the samples, in types that JSON has (settings that are not become text)."""
+        return {
+            "title": self.title,
+            "rows": [row.to_json() for row in self.rows],
+            "definitions": dict(self.definitions),
+            "floors": dict(self.floors),
+            "notes": list(self.notes),
+            "settings": json.loads(json.dumps(dict(self.settings), default=str)),
+        }
+
+    def save_json(self, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_json` to a file."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(
+                json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+
+    def table(self) -> Table:
+        """The rows as a table for a terminal of 80 columns or more."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+        for i, (_, head) in enumerate(_COLUMNS):
+            # Folded rather than cut: a number that lost its end reads as another number.
+            table.add_column(head, justify="right" if i else "left", vertical="bottom", overflow="fold")
+        for i, row in enumerate(self.rows):
+            table.add_row(*row.cells(), style="bold" if i == 0 else "")
+        return table
+
+    def legend(self) -> Table:
+        """The definitions and notes, to stand below the table."""
+        legend = Table.grid(padding=(0, 2, 0, 0))
+        legend.add_column(no_wrap=True, style="bold")
+        legend.add_column(overflow="fold")
+        for term, meaning in self.definitions.items():
+            legend.add_row(term, meaning)
+        for note in self.notes:
+            legend.add_row("note", note)
+        return legend
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.table()
+        yield self.legend()
+
+    def html(
+        self,
+        path: str | os.PathLike[str],
+        curve: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+        axes: tuple[str, str] = ("step", "loss"),
+    ) -> None:
+        """Write a report as one HTML file that needs nothing else.
+
+        Args:
+            path: where to.
+            curve: training curves by name, each a list of (step, value).
+            axes: what the two numbers of a curve are, with their units.
+        """
+        from graphgen.report.page import render
+
+        with atomic_write(path) as temporary:
+            temporary.write_text(render(self, curve or {}, axes), encoding="utf-8")

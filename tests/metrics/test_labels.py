@@ -1,0 +1,57 @@
+"""Label metrics against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
+
+
+def test_recovery():
+    assert label_recovery(torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 1, 1])) == 0.5
+    with pytest.raises(ValueError, match="as many labels"):
+        label_recovery(torch.tensor([0]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="at least one"):
+        label_recovery(torch.tensor([]), torch.tensor([]))
+
+
+def test_kl_by_hand():
+    truth, labels = torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0])
+    # With one count added: truth 3, 2, 1 of 6; labels 4, 1, 1 of 6.
+    expected = 3 / 6 * math.log(3 / 4) + 2 / 6 * math.log(2 / 1)
+    assert kl_atom_types(truth, labels, 3) == pytest.approx(expected)
+    assert kl_atom_types(truth, truth, 3) == 0
+    assert kl_atom_types(truth, labels, 3) != pytest.approx(kl_atom_types(labels, truth, 3))
+
+
+def test_kl_counts_shares_not_places():
+    assert kl_atom_types(torch.tensor([0, 1]), torch.tensor([1, 0]), 2) == 0
+
+
+def test_nats_of_a_uniform_guess():
+    mean, error = nats_per_atom(torch.full((12,), 0.25).log(), torch.tensor([0, 2, 7, 12]))
+    assert mean == pytest.approx(math.log(4))
+    assert error == pytest.approx(0, abs=1e-12)
+
+
+def test_mean_is_over_atoms_and_the_error_over_molecules():
+    # Molecule losses 1 and 6 over 1 and 3 atoms: mean 7 / 4, residuals -3/4 and 3/4.
+    mean, error = nats_per_atom(-torch.tensor([1.0, 2.0, 2.0, 2.0]), torch.tensor([0, 1, 4]))
+    assert mean == 7 / 4
+    assert error == pytest.approx(math.sqrt(2 * 2 * (3 / 4) ** 2) / 4)
+
+
+def test_atoms_of_one_molecule_are_not_independent():
+    # The same 400 atom losses, correlated within molecules of 4 or spread over them.
+    loss = torch.tensor([0.0, 1.0]).repeat_interleave(4).repeat(50)
+    ptr = torch.arange(0, 401, 4)
+    together = nats_per_atom(-loss, ptr)[1]
+    apart = nats_per_atom(-loss.view(50, 2, 4).transpose(1, 2).reshape(-1), ptr)[1]
+    assert together == pytest.approx(0.05, rel=0.02)
+    assert apart == pytest.approx(0, abs=1e-12)
+
+
+def test_one_molecule_has_no_error():
+    mean, error = nats_per_atom(torch.tensor([-1.0, -2.0]), torch.tensor([0, 2]))
+    assert mean == 1.5 and math.isnan(error)
