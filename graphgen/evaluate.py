@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from rdkit import Chem, rdBase
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
@@ -22,13 +21,14 @@ from graphgen.metrics.skeletons import Skeletons, misfit
 from graphgen.metrics.strict import Verdict, classify, failed
 from graphgen.molecules.codec import canonical_smiles
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.ops import segment_reduce
+from graphgen.progress import watched
 from graphgen.report.evaluation import DEFINITIONS, Evaluation, Row, Sample
 
 __all__ = ["Evaluation", "evaluate"]
 
 _SAMPLES = 24
-_PROGRESS_FROM = 1_000
-_T = TypeVar("_T")
+Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def evaluate(
@@ -68,38 +68,38 @@ def evaluate(
     if not len(generated):
         raise GraphgenError("nothing to evaluate: there are no generated rows; generate some first")
     definitions, settings, floors = dict(DEFINITIONS), dict(settings or {}), {}
-    with _Watch(progress) as watch:
-        known = _train_smiles(train, watch, notes)
-        if skeletons is not None and generated.structures is not None:
-            encoded = train if isinstance(train, EncodedMolecules) else None
-            given = Skeletons.of(generated.structures, skeletons, encoded.vocabulary.atoms if encoded else ())
-            rules = controls.fit(encoded, given.vocabulary) if encoded else [controls.TrueLabels()]
-            rows, samples = _judge_given(generated, given, known, nats, watch)
-            rows += [_judge_control(rule, given, known, seed, watch) for rule in rules]
-            definitions |= {rule.name: rule.definition for rule in rules}
-            settings["controls seed"] = seed
+    watch = partial(watched, visible=progress)
+    known = _train_smiles(train, watch, notes)
+    if skeletons is not None and generated.structures is not None:
+        encoded = train if isinstance(train, EncodedMolecules) else None
+        given = Skeletons.of(generated.structures, skeletons, encoded.vocabulary.atoms if encoded else ())
+        rules = controls.fit(encoded, given.vocabulary) if encoded else [controls.TrueLabels()]
+        rows, samples = _judge_given(generated, given, known, nats, watch)
+        rows += [_judge_control(rule, given, known, seed, watch) for rule in rules]
+        definitions |= {rule.name: rule.definition for rule in rules}
+        settings["controls seed"] = seed
+        notes.append(
+            f"bonds and bond orders are given: {len(generated)} attempts on "
+            f"{given.distinct.graph.num_graphs} distinct skeletons. Validity then says only whether "
+            "labels respect local valence; read it beside the controls"
+        )
+        if encoded is None:
+            notes.append("the training split came as SMILES: no frequencies for the other controls")
+    else:
+        rows, samples = _judge_smiles(generated, known, nats, watch)
+        if skeletons is not None:
+            notes.append("the generated rows do not name their skeletons, so there are no controls")
+        if known:
+            floors["ideal_uniqueness"] = ideal_uniqueness(len(known), len(generated))
             notes.append(
-                f"bonds and bond orders are given: {len(generated)} attempts on "
-                f"{given.distinct.graph.num_graphs} distinct skeletons. Validity then says only whether "
-                "labels respect local valence; read it beside the controls"
+                f"a perfect sampler of the {len(known)} distinct training molecules would reach "
+                f"V·U {100 * floors['ideal_uniqueness']:.2f} % at this n, and V·U·N 0"
             )
-            if encoded is None:
-                notes.append("the training split came as SMILES: no frequencies for the other controls")
-        else:
-            rows, samples = _judge_smiles(generated, known, nats, watch)
-            if skeletons is not None:
-                notes.append("the generated rows do not name their skeletons, so there are no controls")
-            if known:
-                floors["ideal_uniqueness"] = ideal_uniqueness(len(known), len(generated))
-                notes.append(
-                    f"a perfect sampler of the {len(known)} distinct training molecules would reach "
-                    f"V·U {100 * floors['ideal_uniqueness']:.2f} % at this n, and V·U·N 0"
-                )
     return Evaluation(title, rows, definitions, settings, notes, samples, floors)
 
 
 def _judge_smiles(
-    generated: Generated, known: set[str], nats: tuple[float, float] | None, watch: _Watch
+    generated: Generated, known: set[str], nats: tuple[float, float] | None, watch: Watch
 ) -> tuple[list[Row], list[Sample]]:
     pairs = zip(generated.smiles, generated.reasons, strict=True)
     verdicts = [
@@ -114,7 +114,7 @@ def _judge_smiles(
 
 
 def _judge_given(
-    generated: Generated, given: Skeletons, known: set[str], nats: tuple[float, float] | None, watch: _Watch
+    generated: Generated, given: Skeletons, known: set[str], nats: tuple[float, float] | None, watch: Watch
 ) -> tuple[list[Row], list[Sample]]:
     labels = given.labels(generated)
     if labels is None:
@@ -148,16 +148,15 @@ def _verdict(row: int, generated: Generated, mol: Chem.Mol) -> Verdict:
     return verdict
 
 
-def _judge_control(
-    rule: controls.Control, given: Skeletons, known: set[str], seed: int, watch: _Watch
-) -> Row:
+def _judge_control(rule: controls.Control, given: Skeletons, known: set[str], seed: int, watch: Watch) -> Row:
     labels = rule.sample(given.batch, seed)
     mols = watch(given.molecules(labels), given.batch.graph.num_graphs, rule.name)
     verdicts = [classify(mol) for mol in mols]
     nats = None
     if isinstance(rule, controls.FrequencyTable):
         p = rule.predict_proba(given.distinct).gather(1, given.distinct.atoms[:, None]).squeeze(1)
-        nats = nats_per_atom(p.log(), given.distinct.graph.ptr)
+        per_molecule = segment_reduce(p.log().unsqueeze(1), given.distinct.graph.ptr).squeeze(1)
+        nats = nats_per_atom(per_molecule, given.distinct.graph.ptr.diff())
     return _labelled_row(rule.name, verdicts, labels, given, known, nats)
 
 
@@ -180,7 +179,7 @@ def _as_drawn(mol: Chem.Mol) -> str:
         return str(Chem.MolToSmiles(mol))
 
 
-def _train_smiles(train: EncodedMolecules | Iterable[str], watch: _Watch, notes: list[str]) -> set[str]:
+def _train_smiles(train: EncodedMolecules | Iterable[str], watch: Watch, notes: list[str]) -> set[str]:
     if isinstance(train, EncodedMolecules):
         return {train.smiles(i) for i in range(len(train))}
     texts = list(train)
@@ -197,28 +196,3 @@ def _canonical_or_none(text: str) -> str | None:
             return None if mol is None else canonical_smiles(mol)
         except ValueError:
             return None
-
-
-class _Watch:
-    """A context whose call wraps an iterable; long ones then show on stderr how far they are."""
-
-    def __init__(self, enabled: bool) -> None:
-        columns = (
-            TextColumn("{task.description:<16}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, disable=not enabled)
-
-    def __enter__(self) -> _Watch:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, items: Iterable[_T], total: int, what: str) -> Iterable[_T]:
-        if total <= _PROGRESS_FROM:
-            return items
-        return self._progress.track(items, total=total, description=what)

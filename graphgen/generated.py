@@ -49,9 +49,7 @@ class Generated:
         if self.atoms is not None and self.node_ptr is not None:
             if self.node_ptr.shape != (len(self) + 1,) or self.node_ptr[-1] != self.atoms.numel():
                 raise ValueError(f"node_ptr: expected [{len(self) + 1}] entries up to {self.atoms.numel()}")
-            if self.atoms.numel() and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < len(
-                self.names
-            ):
+            if self.atoms.numel() and not 0 <= int(self.atoms.min()) <= int(self.atoms.max()) < len(self.names):
                 raise ValueError(f"atoms: labels outside the {len(self.names)} names")
 
     def __len__(self) -> int:
@@ -109,9 +107,7 @@ class Generated:
                     return _from_csv(csv.DictReader(lines), path)
                 smiles = [line.split()[0] for line in lines if line.strip()]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise GraphgenError(
-                f"{path}: not a text file of molecules ({error}); give a .csv or .smi file"
-            ) from None
+            raise GraphgenError(f"{path}: not a text file of molecules ({error}); give a .csv or .smi file") from None
         if not smiles:
             raise GraphgenError(f"{path}: no molecules in it")
         return cls(smiles, [None] * len(smiles))
@@ -133,9 +129,7 @@ def _from_csv(rows: csv.DictReader[str], path: Path) -> Generated:
         if structure := cell.get("structure"):
             if not structure.isdecimal():
                 where = f"{path}:{rows.line_num}"
-                raise GraphgenError(
-                    f"{where}: structure {structure!r} is not a row number; correct the column"
-                )
+                raise GraphgenError(f"{where}: structure {structure!r} is not a row number; correct the column")
             structures.append(int(structure))
         labels.append(cell.get("atoms", "").split())
     if not smiles:

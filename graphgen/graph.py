@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -195,9 +196,8 @@ class GraphBatch:
         ptr = getattr(data, "ptr", None)
         batch = getattr(data, "batch", None) if ptr is None else None
         edge_attr = getattr(data, "edge_attr", None)
-        if edge_attr is not None and edge_attr.dim() == 2 and edge_attr.shape[1] == 1:
-            if not edge_attr.dtype.is_floating_point:
-                edge_attr = edge_attr[:, 0]
+        if isinstance(edge_attr, Tensor) and edge_attr.shape[1:] == (1,) and not edge_attr.dtype.is_floating_point:
+            edge_attr = edge_attr[:, 0]
         return cls.from_edge_index(data.edge_index, data.num_nodes, batch=batch, ptr=ptr, edge_attr=edge_attr)
 
     def to_pyg(self, x: Tensor | None = None) -> Any:
@@ -207,7 +207,7 @@ class GraphBatch:
         graphs = []
         bounds = self.ptr.tolist()
         edge_bounds = self.rowptr[self.ptr].tolist()
-        for g, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for g, (first, last) in enumerate(pairwise(bounds)):
             edges = slice(edge_bounds[g], edge_bounds[g + 1])
             graphs.append(
                 Data(
@@ -242,9 +242,7 @@ def _check_edges(source: Tensor, target: Tensor, num_nodes: int, ptr: Tensor) ->
     outside = (source < 0) | (source >= num_nodes) | (target < 0) | (target >= num_nodes)
     if bool(outside.any()):
         e = int(outside.nonzero()[0])
-        raise IndexError(
-            f"edge {e} ({int(source[e])} -> {int(target[e])}) leaves the {num_nodes} nodes of the batch"
-        )
+        raise IndexError(f"edge {e} ({int(source[e])} -> {int(target[e])}) leaves the {num_nodes} nodes of the batch")
     if ptr.numel() > 2:
         home = torch.bucketize(source, ptr[1:], right=True)
         crossing = home != torch.bucketize(target, ptr[1:], right=True)

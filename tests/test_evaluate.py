@@ -162,16 +162,20 @@ def test_nothing_generated(train):
 
 def test_seed_of_the_controls(generated, train, skeletons):
     many = Generated(["CC#N"] * 50, [None] * 50, torch.ones(50, dtype=torch.int64))
-    rows = [
-        evaluate(many, train, skeletons, seed=seed, progress=False).to_json()["rows"] for seed in (1, 1, 2)
-    ]
+    rows = [evaluate(many, train, skeletons, seed=seed, progress=False).to_json()["rows"] for seed in (1, 1, 2)]
     assert rows[0] == rows[1] != rows[2]
 
 
+def test_a_skeleton_used_often_does_not_sharpen_the_controls(train, skeletons):
+    def nats(structures: list[int]) -> list[object]:
+        given = Generated(["C"] * len(structures), [None] * len(structures), torch.tensor(structures))
+        return [row.nats for row in evaluate(given, train, skeletons, progress=False).rows]
+
+    assert nats([1, 2]) == nats([1, 1, 1, 2]) != nats([1, 3])
+
+
 def test_json_and_table_hold_every_definition(generated, train, skeletons):
-    got = evaluate(
-        generated, train, skeletons, title="A title", settings={"path": pytest, "seed": 3}, progress=False
-    )
+    got = evaluate(generated, train, skeletons, title="A title", settings={"path": pytest, "seed": 3}, progress=False)
     data = json.loads(json.dumps(got.to_json(), allow_nan=False))
     assert set(DEFINITIONS) | set(CONTROLS) == set(data["definitions"])
     assert data["settings"]["seed"] == 3
@@ -254,9 +258,7 @@ def test_what_is_not_valid_is_drawn_as_it_came():
 
 
 def test_curve():
-    svg = curve_svg(
-        {"train": [(i, float(i)) for i in range(1_000)] + [(1_000, float("nan"))]}, "step", "a < b"
-    )
+    svg = curve_svg({"train": [(i, float(i)) for i in range(1_000)] + [(1_000, float("nan"))]}, "step", "a < b")
     assert svg.count("<polyline") == 1 and "a &lt; b" in svg
     points = re.search(r'points="([^"]*)"', svg)[1].split()
     assert 300 < len(points) <= 400

@@ -5,10 +5,15 @@
 #ifdef __CUDACC__
 #define GG_HD static __host__ __device__ __forceinline__
 #define GG_MEMBER __host__ __device__ __forceinline__
-#define GG_UNROLL _Pragma("unroll")
 #else
 #define GG_HD static inline __attribute__((always_inline))
 #define GG_MEMBER inline __attribute__((always_inline))
+#endif
+#if defined(__CUDA_ARCH__)
+#define GG_UNROLL _Pragma("unroll")
+#elif defined(__CUDACC__)
+#define GG_UNROLL
+#else
 #define GG_UNROLL _Pragma("GCC unroll 16")
 #endif
 

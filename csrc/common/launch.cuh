@@ -1,7 +1,7 @@
 // The only place where a grid size is computed and a kernel is launched.
 //
-// A kernel is a plain struct (its arguments, passed by value) with a device operator() for one item or one block of
-// work; the loops here cover every item whatever the grid, so a capped grid leaves nothing undone.
+// A kernel is a plain struct (its arguments, passed by value) with a device operator() for one item or one
+// block of work; the loops here cover every item whatever the grid, so a capped grid leaves nothing undone.
 #pragma once
 
 #include "status.h"
@@ -13,6 +13,7 @@ namespace gg::cuda {
 
 constexpr int kThreads = 256;  // a block, for every kernel
 constexpr int kWarp = 32;
+constexpr int kResident = 2;  // blocks a processor must hold; left free, the compiler may spill to hold more
 constexpr int64_t kBlocksPerProcessor = 64;  // work beyond this many blocks is looped over
 
 template <class Body>
@@ -22,18 +23,20 @@ static __device__ __forceinline__ void each_item_below(int64_t items, const Body
 }
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads) each_item(int64_t items, const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, kResident)
+    each_item(int64_t items, const __grid_constant__ Body body) {
   each_item_below(items, body);
 }
 
 // The number of items is known on the device only.
 template <class Body>
-__global__ void __launch_bounds__(kThreads) each_counted_item(const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, kResident) each_counted_item(const __grid_constant__ Body body) {
   each_item_below(body.items(), body);
 }
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads) each_block(int64_t blocks, const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, kResident)
+    each_block(int64_t blocks, const __grid_constant__ Body body) {
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) body(block);
 }
 
@@ -55,8 +58,8 @@ static inline cudaError_t grid_of(int64_t wanted, int64_t blocks_per_processor, 
   return error;
 }
 
-// body(item) for every item in [0, items), one thread each. The threads of a warp hold consecutive items, the first
-// a multiple of 32.
+// body(item) for every item in [0, items), one thread each. The threads of a warp hold consecutive items, the
+// first a multiple of 32.
 template <class Body>
 static gg_status launch_items(const char* operation, int64_t items, void* stream, const Body& body) {
   if (items <= 0) return GG_OK;

@@ -29,7 +29,8 @@ static inline bool packable(int64_t features, Pointers... arrays) {
   return features % N == 0 && addresses % (N * sizeof(S)) == 0;
 }
 
-// body(dtype, elements per pack): 16 bytes where `packed`, which is asked for each dtype, allows it; otherwise one.
+// body(dtype, elements per pack): 16 bytes where `packed`, which is asked for each dtype, allows it;
+// otherwise one.
 template <class Packed, class Body>
 static inline gg_status with_pack(int dtype, Packed&& packed, Body&& body) {
   return with_dtype(dtype, [&](auto type) {

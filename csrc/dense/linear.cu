@@ -10,10 +10,11 @@ namespace {
 constexpr int kDepth = 32;  // how much of the sum over k is in shared memory at a time
 constexpr int kAcross = 4;  // neighbouring outputs of a thread
 
-// Copies a corner of a row-major array into shared memory, [Height][Width] with a pitch; outside the array is 0.
+// Copies a corner of a row-major array into shared memory, [Height][Width] with a pitch; outside the array is
+// 0.
 template <int Height, int Width, int Pitch, class S, class Real>
-__device__ __forceinline__ void fill(Real (&tile)[Height][Pitch], const S* corner, int64_t stride, int64_t rows,
-                                     int64_t columns, bool packed) {
+__device__ __forceinline__ void fill(Real (&tile)[Height][Pitch], const S* corner, int64_t stride,
+                                     int64_t rows, int64_t columns, bool packed) {
   if (packed) {
     constexpr int N = kPack<S>, kPacks = Width / N;
 #pragma unroll
@@ -40,14 +41,14 @@ struct Linear {
   static constexpr int kThreadsAcross = kColumns / kAcross;
   static constexpr int kThreadsDown = kThreads / kThreadsAcross;
   static constexpr int kDown = kRows / kThreadsDown;  // outputs of a thread, kThreadsDown rows apart
-  static constexpr int kPitch = kDepth + 4;           // rows start in different banks, at multiples of 16 bytes
+  static constexpr int kPitch = kDepth + 4;  // rows start in different banks, at multiples of 16 bytes
   gg_linear_params p;
   int64_t column_tiles;
   bool x_packed, weight_packed, out_packed;
 
   __device__ __forceinline__ void operator()(int64_t tile) const {
-    __shared__ alignas(16) Real x[kRows][kPitch];
-    __shared__ alignas(16) Real weight[kDepth][kColumns];
+    alignas(16) __shared__ Real x[kRows][kPitch];
+    alignas(16) __shared__ Real weight[kDepth][kColumns];
     const int64_t first_row = tile / column_tiles * kRows, first_column = tile % column_tiles * kColumns;
     const int across = threadIdx.x % kThreadsAcross * kAcross, down = threadIdx.x / kThreadsAcross;
     const int64_t column = first_column + across;
@@ -73,8 +74,8 @@ struct Linear {
       __syncthreads();
       fill<kRows, kDepth>(x, static_cast<const S*>(p.x) + first_row * p.inner + first_k, p.inner,
                           p.rows - first_row, left, x_packed);
-      fill<kDepth, kColumns>(weight, static_cast<const S*>(p.weight) + first_k * p.outer + first_column, p.outer,
-                             left, p.outer - first_column, weight_packed);
+      fill<kDepth, kColumns>(weight, static_cast<const S*>(p.weight) + first_k * p.outer + first_column,
+                             p.outer, left, p.outer - first_column, weight_packed);
       __syncthreads();
       if (left >= kDepth) {
 #pragma unroll
@@ -107,7 +108,8 @@ template <class S, int kRows, int kColumns>
 gg_status launch_linear(const gg_linear_params& p, void* stream) {
   const int64_t row_tiles = (p.rows + kRows - 1) / kRows, column_tiles = (p.outer + kColumns - 1) / kColumns;
   const Linear<S, kRows, kColumns> kernel{p, column_tiles, packable<S>(p.inner, p.x),
-                                          packable<S>(p.outer, p.weight), packable<S, kAcross>(p.outer, p.out)};
+                                          packable<S>(p.outer, p.weight),
+                                          packable<S, kAcross>(p.outer, p.out)};
   return launch_blocks("linear", row_tiles * column_tiles, stream, kernel);
 }
 

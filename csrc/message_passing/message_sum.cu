@@ -8,6 +8,12 @@
 namespace gg::cuda {
 namespace {
 
+// Slots whose rows are loaded before the first is added: about four rows at a time.
+template <int Order>
+constexpr int kInFlight = Order == 0   ? 4
+                          : Order == 1 ? 2
+                                       : 1;
+
 template <class S>
 __device__ __forceinline__ const S* row_of(const void* part, int64_t row, int64_t features) {
   return static_cast<const S*>(part) + row * features;
@@ -17,7 +23,7 @@ __device__ __forceinline__ const S* row_of(const void* part, int64_t row, int64_
 template <class S, int N, int Kind, int Order>
 struct MessageRows {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int kInFlight = Order == 0 ? 4 : 2;  // slots whose rows are loaded before the first is added
+  static constexpr int kSlots = kInFlight<Order>;
   gg_message_sum_params p;
   Indices rowptr, neighbor, type;
   int64_t packs;
@@ -35,32 +41,32 @@ struct MessageRows {
     for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
     Real sum[N] = {};
 #pragma unroll 1
-    for (int64_t s = first; s < last; s += kInFlight) {
-      int64_t j[kInFlight], t[kInFlight];
-      Pack<S, N> source[kInFlight][Order + 1], bias[kInFlight][Order + 1];
+    for (int64_t s = first; s < last; s += kSlots) {
+      int64_t j[kSlots], t[kSlots];
+      Pack<S, N> source[kSlots][Order + 1];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kSlots; ++u)
         if (s + u < last) {
           j[u] = neighbor[s + u];
           t[u] = type ? type[s + u] : 0;
         }
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kSlots; ++u)
         if (s + u < last) {
 #pragma unroll
-          for (int m = 0; m <= Order; ++m) {
-            source[u][m] = part(p.source[m], j[u], feature);
-            bias[u][m] = part(p.bias[m], t[u], feature);
-          }
+          for (int m = 0; m <= Order; ++m) source[u][m] = part(p.source[m], j[u], feature);
         }
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kSlots; ++u)
         if (s + u < last) {
+          Pack<S, N> bias[Order + 1];
+#pragma unroll
+          for (int m = 0; m <= Order; ++m) bias[m] = part(p.bias[m], t[u], feature);
 #pragma unroll
           for (int v = 0; v < N; ++v) {
             Real z[Order + 1];
 #pragma unroll
-            for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + source[u][m][v] + bias[u][m][v];
+            for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + source[u][m][v] + bias[m][v];
             sum[v] += message_term<Kind, Order>(z);
           }
         }
@@ -71,14 +77,15 @@ struct MessageRows {
   }
 };
 
-// One block a chunk of rows, type and 32 features: its warps add equal runs of the chunk's rows, and the first
-// warp adds those sums in order. Walking the slots once a type needs no table of sums that threads would share.
+// One block a chunk of rows, type and 32 features: its warps add equal runs of the chunk's rows, and the
+// first warp adds those sums in order. Walking the slots once a type needs no table of sums that threads
+// would share.
 template <class S, int Kind, int Order>
 struct MessageTypes {
   using Real = typename Accumulator<S>::Type;
   static constexpr int kWarps = kThreads / kWarp;
   static constexpr int kRun = GG_MESSAGE_CHUNK / kWarps;
-  static constexpr int kInFlight = 4;
+  static constexpr int kSlots = kInFlight<Order>;
   static_assert(kRun * kWarps == GG_MESSAGE_CHUNK, "warps share a chunk equally");
   gg_message_sum_params p;
   Indices rowptr, neighbor, type;
@@ -100,23 +107,23 @@ struct MessageTypes {
 #pragma unroll
       for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
 #pragma unroll 1
-      for (int64_t s = first; s < last; s += kInFlight) {
-        int64_t j[kInFlight];
-        bool match[kInFlight];
-        Real source[kInFlight][Order + 1];
+      for (int64_t s = first; s < last; s += kSlots) {
+        int64_t j[kSlots];
+        bool match[kSlots];
+        Real source[kSlots][Order + 1];
 #pragma unroll
-        for (int u = 0; u < kInFlight; ++u) {
+        for (int u = 0; u < kSlots; ++u) {
           match[u] = s + u < last && (type ? type[s + u] : 0) == wanted;
           if (s + u < last) j[u] = neighbor[s + u];
         }
 #pragma unroll
-        for (int u = 0; u < kInFlight; ++u)
+        for (int u = 0; u < kSlots; ++u)
           if (match[u]) {
 #pragma unroll
             for (int m = 0; m <= Order; ++m) source[u][m] = part(p.source[m], j[u], feature);
           }
 #pragma unroll
-        for (int u = 0; u < kInFlight; ++u)
+        for (int u = 0; u < kSlots; ++u)
           if (match[u]) {
             Real z[Order + 1];
 #pragma unroll
@@ -133,7 +140,8 @@ struct MessageTypes {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int64_t feature = block % tiles * kWarp + lane, rest = block / tiles;
     const int64_t wanted = rest % p.types, chunk = rest / p.types;
-    if (feature < p.features) sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
+    if (feature < p.features)
+      sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
     __syncthreads();
     if (warp == 0 && feature < p.features) {
       Real total = 0;
@@ -149,7 +157,7 @@ struct MessageTypes {
 template <class S>
 struct AddPartials {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int kInFlight = 16;
+  static constexpr int kSlots = 16;
   const Real* partial;
   S* out;
   int64_t chunks, size;
@@ -157,13 +165,13 @@ struct AddPartials {
   __device__ __forceinline__ void operator()(int64_t item) const {
     Real sum = 0;
 #pragma unroll 1
-    for (int64_t chunk = 0; chunk < chunks; chunk += kInFlight) {
-      Real value[kInFlight];
+    for (int64_t chunk = 0; chunk < chunks; chunk += kSlots) {
+      Real value[kSlots];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kSlots; ++u)
         if (chunk + u < chunks) value[u] = partial[(chunk + u) * size + item];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u)
+      for (int u = 0; u < kSlots; ++u)
         if (chunk + u < chunks) sum += value[u];
     }
     store_scalar(out + item, sum);
@@ -175,7 +183,8 @@ gg_status message_rows(const gg_message_sum_params& p, void* stream) {
   auto packed = [&](auto type) {
     using S = typename decltype(type)::type;
     bool all = packable<S>(p.features, p.out);
-    for (int m = 0; m <= Order; ++m) all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
+    for (int m = 0; m <= Order; ++m)
+      all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
     return all;
   };
   return with_pack(p.dtype, packed, [&](auto type, auto width) {
@@ -196,7 +205,8 @@ gg_status message_types(const gg_message_sum_params& p, void* stream) {
     const int64_t tiles = (p.features + kWarp - 1) / kWarp, size = p.types * p.features;
     const MessageTypes<S, Kind, Order> kernel{
         p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, tiles};
-    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel)) return status;
+    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel))
+      return status;
     const AddPartials<S> add{static_cast<const Real*>(p.partial), static_cast<S*>(p.out), chunks, size};
     return launch_items("message_sum", size, stream, add);
   });

@@ -9,8 +9,9 @@ namespace {
 
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
-// One thread four elements of a graph, its quad. Quads are numbered through all graphs without a pass over them:
-// those of graph g start at floor(its first element / 4) + g, which leaves each graph at least as many as it needs.
+// One thread four elements of a graph, its quad. Quads are numbered through all graphs without a pass over
+// them: those of graph g start at floor(its first element / 4) + g, which leaves each graph at least as many
+// as it needs.
 template <class S>
 struct Noise {
   gg_noise_params p;

@@ -64,9 +64,7 @@ class FrequencyTable:
         counts: [C, A] float64 frequency of label a in context c. Every row has a positive sum.
     """
 
-    def __init__(
-        self, name: str, definition: str, context: Callable[[GraphBatch], Tensor], counts: Tensor
-    ) -> None:
+    def __init__(self, name: str, definition: str, context: Callable[[GraphBatch], Tensor], counts: Tensor) -> None:
         self.name = name
         self.definition = definition
         self._context = context

@@ -39,25 +39,23 @@ def kl_atom_types(truth: Tensor, labels: Tensor, num_types: int) -> float:
     return max((p * (p / q).log()).sum().item(), 0.0)
 
 
-def nats_per_atom(log_probability: Tensor, ptr: Tensor) -> tuple[float, float]:
-    """Mean of -log p(true label) over all atoms, and its standard error.
+def nats_per_atom(log_probability: Tensor, sizes: Tensor) -> tuple[float, float]:
+    """Mean of -log p(true labels) per atom over molecules, and its standard error.
 
     Atoms of one molecule are not independent, so the error is that of a ratio of sums over molecules:
-    sqrt(M / (M - 1) * sum_m (L_m - mean * n_m)^2) / sum_m n_m.
+    sqrt(M / (M - 1) * sum_m (L_m - mean * n_m)^2) / sum_m n_m. With one molecule it is NaN.
 
     Args:
-        log_probability: [N] log-probability of each atom's true label, nats.
-        ptr: [M + 1] int64, molecule m owns atoms ``ptr[m]:ptr[m + 1]``.
+        log_probability: [M] log-probability of each molecule's true labels, nats.
+        sizes: [M] its number of atoms.
 
     Raises:
         ValueError: there are no atoms.
     """
-    if not log_probability.numel():
+    if not int(sizes.sum()):
         raise ValueError("no atoms to average over")
-    sizes = ptr.diff()
-    molecules = sizes.numel()
-    owner = torch.repeat_interleave(torch.arange(molecules), sizes)
-    loss = torch.zeros(molecules, dtype=torch.float64).index_add_(0, owner, -log_probability.double())
+    loss, sizes = -log_probability.double(), sizes.double()
+    molecules = len(sizes)
     mean = loss.sum() / sizes.sum()
     if molecules == 1:
         return mean.item(), float("nan")

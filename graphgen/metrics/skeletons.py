@@ -80,9 +80,7 @@ class Skeletons:
         once = graph.col < target
         owner = graph.batch[target[once]]
         first = graph.ptr[owner]
-        bonds = torch.stack(
-            (graph.col[once] - first, target[once] - first, graph.edge_attr[once]), 1
-        ).tolist()
+        bonds = torch.stack((graph.col[once] - first, target[once] - first, graph.edge_attr[once]), 1).tolist()
         bond_ends = torch.bincount(owner, minlength=graph.num_graphs).cumsum(0).tolist()
         ends = graph.ptr.tolist()
         atoms = [self.vocabulary.atoms[a] for a in labels.tolist()]

@@ -36,7 +36,9 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
     """
     path = Path(folder)
     if not (path / DESCRIPTION).is_file():
-        raise GraphgenError(f"{path}: no model here ({DESCRIPTION} is missing); give a folder that `graphgen train` wrote")
+        raise GraphgenError(
+            f"{path}: no model here ({DESCRIPTION} is missing); give a folder that `graphgen train` wrote"
+        )
     description = read_json(path / DESCRIPTION)
     if description.get("format") != FORMAT:
         raise GraphgenError(
@@ -59,7 +61,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise GraphgenError(f"{path}: cannot be read ({error}); the checkpoint is damaged, train or copy it again") from None
+        raise GraphgenError(
+            f"{path}: cannot be read ({error}); the checkpoint is damaged, train or copy it again"
+        ) from None
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -76,7 +80,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GraphgenError(f"{path}: cannot be read ({error}); the checkpoint is damaged, train or copy it again") from None
+        raise GraphgenError(
+            f"{path}: cannot be read ({error}); the checkpoint is damaged, train or copy it again"
+        ) from None
     if not isinstance(content, dict):
         raise GraphgenError(f"{path}: not a JSON object; the checkpoint is damaged, train or copy it again")
     return content

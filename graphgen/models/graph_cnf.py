@@ -87,9 +87,7 @@ class GraphCNF(nn.Module):
         logits = self.bind_logits(graph)
         return lambda t, x: ops.softmax(logits(t, x)) * self.scale
 
-    def transport(
-        self, x: Tensor, graph: GraphBatch, t0: float = 0.0, t1: float = 1.0, **solver: Any
-    ) -> Tensor:
+    def transport(self, x: Tensor, graph: GraphBatch, t0: float = 0.0, t1: float = 1.0, **solver: Any) -> Tensor:
         """Carry points along the flow, from noise (t = 0) to data (t = 1) or, with t0 > t1, back.
 
         Args:
@@ -101,9 +99,7 @@ class GraphCNF(nn.Module):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def loss(
-        self, batch: MoleculeBatch, seed: int, step: int = 0, objective: str = "flow-matching"
-    ) -> Tensor:
+    def loss(self, batch: MoleculeBatch, seed: int, step: int = 0, objective: str = "flow-matching") -> Tensor:
         """Nats per atom, to be minimised.
 
         Args:
@@ -160,7 +156,13 @@ class GraphCNF(nn.Module):
         return LogProb(stacked.mean(0), error.detach(), batch.graph.ptr.diff())
 
     def log_density(
-        self, z: Tensor, batch: MoleculeBatch, seed: int = 0, probes: int = 1, trace: str = "hutchinson", **solver: Any
+        self,
+        z: Tensor,
+        batch: MoleculeBatch,
+        seed: int = 0,
+        probes: int = 1,
+        trace: str = "hutchinson",
+        **solver: Any,
     ) -> Tensor:
         """[B] log-density of points z [N, c] under the flow: log N(x(0)) minus the integral of the divergence."""
         graph = batch.graph
@@ -179,11 +181,10 @@ class GraphCNF(nn.Module):
     def dequantise(self, batch: MoleculeBatch, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
         """Points z [N, c] in the labels' argmax cells, and log q(z | labels) [B]."""
         centre = self._points(batch.atoms)
-        z = None
+        z, outside = centre, torch.ones_like(batch.atoms, dtype=torch.bool)
         for attempt in range(_REDRAWS):
             noise = self._noise(batch.graph, batch.ids, seed, Stream.DEQUANTISE, step * _REDRAWS + attempt)
-            drawn = centre + noise
-            z = drawn if z is None else torch.where(outside.unsqueeze(1), drawn, z)
+            z = torch.where(outside.unsqueeze(1), centre + noise, z)
             outside = z.argmax(1) != batch.atoms
             if not bool(outside.any()):
                 break
@@ -203,7 +204,12 @@ class GraphCNF(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, graph: GraphBatch, ids: Tensor, seed: int, steps: int = 20, on_step: Callable[[float], None] | None = None
+        self,
+        graph: GraphBatch,
+        ids: Tensor,
+        seed: int,
+        steps: int = 20,
+        on_step: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Atoms for given bonds: carry noise along the flow and take the argmax.
 

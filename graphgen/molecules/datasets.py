@@ -5,24 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 from rdkit import RDConfig, rdBase
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
@@ -30,6 +19,7 @@ from graphgen.molecules.encoded import EncodedMolecules, Encoder
 from graphgen.molecules.records import UNREADABLE, Record, Reject, damaged, open_plain, read_records
 from graphgen.molecules.vocabulary import CODEC_VERSION, MoleculeGraph
 from graphgen.molecules.workers import encode_records
+from graphgen.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -90,9 +80,7 @@ SOURCES = {
 """The named data sets. ``nci`` comes with RDKit: a few thousand real molecules that need no download."""
 
 
-def load(
-    name_or_path: str | os.PathLike[str], column: str | None = None, progress: bool = True
-) -> EncodedMolecules:
+def load(name_or_path: str | os.PathLike[str], column: str | None = None, progress: bool = True) -> EncodedMolecules:
     """A data set by name (:data:`SOURCES`) or from a file (:func:`~graphgen.molecules.records.read_records`).
 
     The first use encodes the molecules, in parallel and with a progress bar on standard error; later ones map
@@ -208,7 +196,10 @@ def _encode(
     items = list(found)
     records = [item for item in items if isinstance(item, Record)]
     encoder, rejects = Encoder(), []
-    with closing(encode_records(records)) as outcomes, _bar(name, len(items), progress) as advance:
+    with (
+        closing(encode_records(records)) as outcomes,
+        progress_bar(f"encoding {name}", len(items), progress) as advance,
+    ):
         for item in items:
             outcome = item.reason if isinstance(item, Reject) else next(outcomes)
             if not isinstance(outcome, str) and selection is not None:
@@ -222,28 +213,3 @@ def _encode(
         where, reason, _ = rejects[0]
         raise GraphgenError(f"{name}: none of {len(items)} records is a usable molecule; {where}: {reason}")
     return encoder.finish(name, digest, rejects)
-
-
-@contextmanager
-def _bar(name: str, total: int, visible: bool) -> Iterator[Callable[[], None]]:
-    text = TextColumn(f"encoding {name}", markup=False)
-    columns = (text, BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not visible) as bar:
-        task = bar.add_task("", total=total)
-        since = 0
-
-        def advance() -> None:
-            nonlocal since
-            since += 1
-            # A call of rich costs as much as a molecule.
-            if since == 64:
-                bar.advance(task, since)
-                since = 0
-
-        yield advance
-        bar.advance(task, since)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "")

@@ -156,9 +156,7 @@ class EncodedMolecules:
         member = self._columns["split"][self.rows] == SPLITS.index(name)
         return replace(self, rows=self.rows[member])
 
-    def batch(
-        self, indices: Sequence[int] | Tensor, device: torch.device | str | None = None
-    ) -> MoleculeBatch:
+    def batch(self, indices: Sequence[int] | Tensor, device: torch.device | str | None = None) -> MoleculeBatch:
         """The molecules at ``indices`` [B] of this set or view, in that order.
 
         Raises:

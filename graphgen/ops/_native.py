@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,12 +36,12 @@ def place(tensor: Tensor) -> tuple[int, int, int]:
     return 0, torch.get_num_threads(), 0
 
 
-def call(function: object, on: Tensor, *arguments: int) -> None:
+def call(function: Callable[..., int], on: Tensor, *arguments: int) -> None:
     """Run one engine function where `on` lives; a failure becomes the Python error it is."""
     if on.is_cuda and on.device.index != torch.cuda.current_device():
         with torch.cuda.device(on.device):
-            status = function(*arguments, *place(on))  # type: ignore[operator]
+            status = function(*arguments, *place(on))
     else:
-        status = function(*arguments, *place(on))  # type: ignore[operator]
+        status = function(*arguments, *place(on))
     if status:
         raise _ERRORS.get(status, RuntimeError)(_C.message())

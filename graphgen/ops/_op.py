@@ -131,9 +131,7 @@ def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | No
 
 def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Tensor, int]:
     """vmap as one call per element, for the arguments that no single call can take together."""
-    calls = (
-        op(*(a if d is None else a.select(d, k) for a, d in zip(args, in_dims, strict=True))) for k in range(size)
-    )
+    calls = (op(*(a if d is None else a.select(d, k) for a, d in zip(args, in_dims, strict=True))) for k in range(size))
     return torch.stack(list(calls)), 0
 
 

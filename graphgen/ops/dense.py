@@ -185,9 +185,7 @@ def _softmax_kernel(x: Tensor) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     if x.numel():
-        _native.call(
-            _C.softmax, x, x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], _native.DTYPES[x.dtype]
-        )
+        _native.call(_C.softmax, x, x.data_ptr(), out.data_ptr(), x.shape[0], x.shape[1], _native.DTYPES[x.dtype])
     return out
 
 

@@ -6,6 +6,7 @@ number of threads and whatever else is in the batch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -65,7 +66,7 @@ def _segment_broadcast_vmap(args, in_dims, size):
     return unfold_batch(_segment_broadcast(fold_batch(src, in_dims[0], size), ptr, rows, reduce), size)
 
 
-_segment_reduce = Op(
+_segment_reduce: Op = Op(
     "segment_reduce",
     "(Tensor src, Tensor ptr, str reduce) -> Tensor",
     _segment_reduce_kernel,
@@ -74,7 +75,7 @@ _segment_reduce = Op(
     lambda args, tangents: _segment_reduce(tangents[0], *args[1:]),
     _segment_reduce_vmap,
 )
-_segment_broadcast = Op(
+_segment_broadcast: Op = Op(
     "segment_broadcast",
     "(Tensor src, Tensor ptr, SymInt rows, str reduce) -> Tensor",
     _segment_broadcast_kernel,
@@ -113,7 +114,7 @@ def segment_reduce(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
     if src.dim() == 0:
         raise ValueError("segment_reduce: src needs at least one dimension")
     flat = src.reshape(src.shape[0], prod(src.shape[1:]))
-    return _segment_reduce(flat, ptr, reduce).reshape(-1, *src.shape[1:])
+    return _segment_reduce(flat, ptr, reduce).reshape(ptr.shape[0] - 1, *src.shape[1:])
 
 
 def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, reduce: str = "sum") -> Tensor:
@@ -134,16 +135,14 @@ def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, reduce: str = "sum") 
     if src.dim() == 2:
         return _segment_broadcast(src, ptr, rows, reduce)
     flat = src.reshape(src.shape[0], prod(src.shape[1:]))
-    return _segment_broadcast(flat, ptr, rows, reduce).reshape(-1, *src.shape[1:])
+    return _segment_broadcast(flat, ptr, rows, reduce).reshape(rows, *src.shape[1:])
 
 
 # ---- neighbours -----------------------------------------------------------------------------------------------------
 
 # Every neighbour op takes its edges twice: by the row that sums (rowptr, neighbor, edge) and, for derivatives, turned
 # round (the same three). Turning an op's edges round is swapping the triples.
-_EDGES = (
-    "Tensor rowptr, Tensor neighbor, Tensor? edge, Tensor? rowptr_t, Tensor? neighbor_t, Tensor? edge_t"
-)
+_EDGES = "Tensor rowptr, Tensor neighbor, Tensor? edge, Tensor? rowptr_t, Tensor? neighbor_t, Tensor? edge_t"
 
 
 def _edges(graph: GraphBatch, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -155,7 +154,7 @@ def _turn(edges: tuple) -> tuple:
     return (*edges[3:], *edges[:3])
 
 
-def _plain_graph(edges: tuple, rows: int) -> tuple[GraphBatch, Tensor | None]:
+def _plain_graph(edges: Sequence, rows: int) -> tuple[GraphBatch, Tensor | None]:
     """For the reference implementations: the edges as a graph, and where its per-edge tensors come from."""
     rowptr, neighbor, edge = edges[:3]
     ptr = rowptr.new_tensor([0, rows])
@@ -264,7 +263,7 @@ def _edge_dot_jvp(args, tangents):
     return along if out is None else out + along
 
 
-_neighbor_reduce = Op(
+_neighbor_reduce: Op = Op(
     "neighbor_reduce",
     f"(Tensor x, Tensor? weight, {_EDGES}, str reduce) -> Tensor",
     _neighbor_reduce_kernel,
@@ -273,7 +272,7 @@ _neighbor_reduce = Op(
     _neighbor_reduce_jvp,
     _neighbor_reduce_vmap,
 )
-_edge_dot = Op(
+_edge_dot: Op = Op(
     "edge_dot",
     f"(Tensor target, Tensor source, {_EDGES}) -> Tensor",
     _edge_dot_kernel,
@@ -291,9 +290,7 @@ def _check_nodes(name: str, argument: str, x: Tensor, graph: GraphBatch) -> None
         raise ValueError(f"{name}: {argument} is on {x.device}, the graph on {graph.device}")
 
 
-def neighbor_reduce(
-    x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum"
-) -> Tensor:
+def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """``out[i] = reduce over edges e: j -> i of weight[e] * x[j]``, without anything of size [E, F].
 
     Args:
@@ -342,7 +339,7 @@ def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
 # one per edge type. An op of order k has the terms z_0 .. z_k and sums act^(k)(z_0) z_1 ... z_k over edges; by_type,
 # it sums over the edges of a type instead. All derivatives of such a sum are such sums, see csrc/graphgen.h.
 MAX_ORDER = 3
-Term = tuple[Tensor | None, Tensor | None, Tensor | None]
+Term = tuple[Tensor | None, ...]
 
 
 def _message_kernel(order: int):
@@ -407,7 +404,7 @@ def _message_reference(order, terms, edges, rows, types, activation, by_type) ->
     )
 
 
-def _message(terms: list[Term], edges: tuple, rest: tuple) -> Tensor:
+def _message(terms: Sequence[Term], edges: tuple, rest: tuple) -> Tensor:
     order = len(terms) - 1
     if order > MAX_ORDER:
         raise RuntimeError(

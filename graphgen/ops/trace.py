@@ -64,7 +64,7 @@ def divergence(
     estimates = []
     for probe in range(probes):
         v = draw(graph.ptr, x.shape[1], seed, noise.Stream.PROBE, probe, graph_ids, x.dtype)
-        value, pushed = torch.func.jvp(f, (x,), (v,))
+        value, pushed, *_ = torch.func.jvp(f, (x,), (v,))
         estimates.append(_graph_dot(v, pushed, graph))
     traces = torch.stack(estimates)
     error = traces.std(0) / probes**0.5 if probes > 1 else torch.full_like(traces[0], torch.nan)

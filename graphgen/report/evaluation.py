@@ -132,9 +132,7 @@ class Evaluation:
     def save_json(self, path: str | os.PathLike[str]) -> None:
         """Write :meth:`to_json` to a file."""
         with atomic_write(path) as temporary:
-            temporary.write_text(
-                json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """The rows as a table for a terminal of 80 columns or more."""

@@ -63,9 +63,7 @@ def render(evaluation: Evaluation, curve: Series, axes: tuple[str, str] = ("step
 
 def _cards(rows: Sequence[Row]) -> Iterator[_Card]:
     n = f"{rows[0].summary['n']:,}"
-    yield _share(
-        "V_strict", f"of {n} attempts are valid", [(row.name, row.summary["V_strict"]) for row in rows]
-    )
+    yield _share("V_strict", f"of {n} attempts are valid", [(row.name, row.summary["V_strict"]) for row in rows])
     meaning = f"of {n} attempts are valid, distinct and new"
     yield _share("V·U·N", meaning, [(row.name, row.summary["VUN"]) for row in rows])
     recovery = [(row.name, row.label_recovery) for row in rows if row.label_recovery is not None]

@@ -147,11 +147,7 @@ def _rows(per_graph: Tensor, like: Tensor, graph: GraphBatch) -> Tensor:
 def _combine(state: State, slopes: list[State], weights: tuple[float, ...], h: Tensor, graph: GraphBatch) -> State:
     moved = []
     for index, value in enumerate(state):
-        total = None
-        for slope, weight in zip(slopes, weights, strict=True):
-            if weight:
-                piece = slope[index] * weight
-                total = piece if total is None else total + piece
+        total = sum(slope[index] * weight for slope, weight in zip(slopes, weights, strict=True) if weight)
         moved.append(value + total * _rows(h, value, graph))
     return tuple(moved)
 

@@ -97,9 +97,7 @@ def test_unseen_contexts_fall_back(train):
     batch = encoded(["CC(C)(C)C"]).batch([0])
     rules = named(controls.fit(train))
     middle = int(batch.graph.rowptr.diff().argmax())
-    torch.testing.assert_close(
-        rules["look-up"].predict_proba(batch)[middle], torch.tensor([5, 3, 2]).double() / 10
-    )
+    torch.testing.assert_close(rules["look-up"].predict_proba(batch)[middle], torch.tensor([5, 3, 2]).double() / 10)
     # Beyond every cap, the labels that carry most: C and N.
     torch.testing.assert_close(
         rules["valence-capped"].predict_proba(batch)[middle], torch.tensor([5, 1, 2]).double() / 8

@@ -99,9 +99,7 @@ def _share_identical(rows):
             graph = encode(parse(smiles))
         except EncodeError:
             continue
-        same += canonical_smiles(decode(*graph)) == Chem.MolToSmiles(
-            Chem.MolFromSmiles(smiles), isomericSmiles=False
-        )
+        same += canonical_smiles(decode(*graph)) == Chem.MolToSmiles(Chem.MolFromSmiles(smiles), isomericSmiles=False)
     return same / len(rows)
 
 

@@ -31,9 +31,7 @@ def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, reduce: str = "sum") 
     return torch.cat([before, covered, after])
 
 
-def neighbor_reduce(
-    x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum"
-) -> Tensor:
+def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """See :func:`graphgen.ops.neighbor_reduce`."""
     messages = x[graph.col] if weight is None else weight.unsqueeze(-1) * x[graph.col]
     out = x.new_zeros((graph.num_nodes, x.shape[1])).index_add(0, graph.target, messages)

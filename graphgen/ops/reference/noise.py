@@ -8,9 +8,7 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 
 
-def check(
-    ptr: Tensor, features: int, seed: int, stream: int, step: int, graph_ids: Tensor | None
-) -> None:
+def check(ptr: Tensor, features: int, seed: int, stream: int, step: int, graph_ids: Tensor | None) -> None:
     """Refuse numbers that the counter cannot hold."""
     for name, value, bits in (("seed", seed, 64), ("stream", stream, 16), ("step", step, 32)):
         if not 0 <= value < 1 << bits:

@@ -1,0 +1,1 @@
+"""The command line: every verb parses, calls one function and prints."""

@@ -1,0 +1,72 @@
+"""graphgen evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphgen.cli.common import Column, Device, Seed, check_device, load_data, log, plain, show, take_split
+
+
+def evaluate(
+    generated: Annotated[Path, typer.Argument(help="File of generated molecules: .csv or .smi.")],
+    train: Annotated[
+        str,
+        typer.Option(help="Data set the model was trained on: novelty and controls are against its train split."),
+    ],
+    split: Annotated[str, typer.Option(help="Its split that lent the bonds, if the file names skeletons.")] = "test",
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model, to measure its likelihood on that split.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option("-o", "--report", help="HTML report to write.")] = None,
+    json: Annotated[Path | None, typer.Option(help="JSON file of all numbers to write.")] = None,
+    seed: Seed = 0,
+    column: Column = None,
+    device: Device = "cpu",
+) -> None:
+    """Judge generated molecules, beside the rules that learn nothing where bonds were given.
+
+    Example: graphgen evaluate out.csv --train qm9 --model runs/qm9 -o report.html
+    """
+    from graphgen import evaluate as workflow
+    from graphgen import likelihood
+    from graphgen.models import checkpoint, load
+    from graphgen.train import LOG
+
+    check_device(device)
+    settings: dict[str, object] = {
+        "generated": str(generated),
+        "train": train,
+        "structures": f"{split} split",
+    }
+    data, _ = load_data(train, column, None)
+    held_out = take_split(data, split)
+    nats, curve = None, {}
+    if model is not None:
+        nats = likelihood.held_out_nats(load(model), held_out, seed, device=device)
+        settings["model"] = str(model)
+        if (model / LOG).exists():
+            curve = training_curve(checkpoint.read_json(model / LOG))
+    found = workflow.evaluate(
+        generated,
+        data.split("train"),
+        held_out,
+        nats,
+        title=f"{generated.name} ({data.name})",
+        settings=settings,
+        seed=seed,
+    )
+    show(found)
+    if report is not None:
+        found.html(report, curve, ("epoch", "nats per atom"))
+        log(f"report: {plain(report)}")
+    if json is not None:
+        found.save_json(json)
+        log(f"numbers: {plain(json)}")
+
+
+def training_curve(run: dict) -> dict[str, list[tuple[float, float]]]:
+    """The losses of a training log, for a report."""
+    return {name: [(row["epoch"], row[name]) for row in run["epochs"]] for name in ("train", "valid")}

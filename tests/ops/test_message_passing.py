@@ -1,0 +1,581 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+
+from graphgen import GraphBatch, ops
+from graphgen.ops import reference
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+INDICES = [torch.int32, torch.int64]
+REDUCES = ["sum", "mean"]
+ACTIVATIONS = ["silu", "tanh"]
+# Below, at and above the widths of the vectors of each instruction set, and a tile of four with a rest.
+FEATURES = st.sampled_from([0, 1, 3, 5, 8, 15, 16, 17, 31, 33, 64, 70])
+SEEDS = st.integers(0, 10**6)
+LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
+
+
+def randn(*shape, seed, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def leaf(*shape, seed):
+    return randn(*shape, seed=seed).requires_grad_()
+
+
+def ragged(seed, index=torch.int64):
+    """Boundaries that leave rows out at both ends, and the number of rows."""
+    generator = torch.Generator().manual_seed(seed)
+    before, count, after = torch.randint(0, 6, (3,), generator=generator).tolist()
+    lengths = torch.randint(0, 5, (count,), generator=generator)
+    ptr = torch.cat([torch.tensor([before]), before + lengths.cumsum(0)])
+    return ptr.to(index), int(ptr[-1]) + after
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS, FEATURES, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(REDUCES), LAYOUTS)
+def test_segment_reduce_values(assert_near, lay_out, seed, features, dtype, index, reduce, layout):
+    ptr, rows = ragged(seed, index)
+    src = lay_out(randn(rows, features, seed=seed, dtype=dtype), layout)
+    out = ops.segment_reduce(src, ptr, reduce)
+    assert out.dtype == dtype
+    exact = src.double()
+    assert_near(
+        out,
+        reference.segment_reduce(exact, ptr.long(), reduce),
+        reference.segment_reduce(exact.abs(), ptr.long(), reduce),
+    )
+
+
+@given(SEEDS, FEATURES, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(REDUCES), LAYOUTS)
+def test_segment_broadcast_values(assert_near, lay_out, seed, features, dtype, index, reduce, layout):
+    ptr, rows = ragged(seed, index)
+    src = lay_out(randn(ptr.numel() - 1, features, seed=seed, dtype=dtype), layout)
+    out = ops.segment_broadcast(src, ptr, rows, reduce)
+    assert out.dtype == dtype
+    assert_near(out, reference.segment_broadcast(src.double(), ptr.long(), rows, reduce), 0.0)
+
+
+@given(
+    SEEDS,
+    FEATURES,
+    st.sampled_from(DTYPES),
+    st.sampled_from(INDICES),
+    st.sampled_from(REDUCES),
+    LAYOUTS,
+    st.booleans(),
+)
+def test_neighbor_reduce_values(
+    make_graph, assert_near, lay_out, seed, features, dtype, index, reduce, layout, weighted
+):
+    graph = make_graph(seed, index=index)
+    x = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
+    weight = randn(2 * graph.num_edges, seed=seed + 1, dtype=dtype)[::2] if weighted else None
+    out = ops.neighbor_reduce(x, graph, weight, reduce)
+    assert out.dtype == dtype
+    exact = weight if weight is None else weight.double()
+    size = weight if weight is None else weight.double().abs()
+    assert_near(
+        out,
+        reference.neighbor_reduce(x.double(), graph, exact, reduce),
+        reference.neighbor_reduce(x.double().abs(), graph, size, reduce),
+    )
+
+
+@given(SEEDS, FEATURES, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS, LAYOUTS)
+def test_edge_dot_values(make_graph, assert_near, lay_out, seed, features, dtype, index, layout, other):
+    graph = make_graph(seed, index=index)
+    target = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
+    source = lay_out(randn(graph.num_nodes, features, seed=seed + 1, dtype=dtype), other)
+    out = ops.edge_dot(target, source, graph)
+    assert out.dtype == dtype
+    a, b = target.double(), source.double()
+    assert_near(out, reference.edge_dot(a, b, graph), reference.edge_dot(a.abs(), b.abs(), graph))
+
+
+@given(
+    SEEDS,
+    FEATURES,
+    st.sampled_from(DTYPES),
+    st.sampled_from(INDICES),
+    st.sampled_from(ACTIVATIONS),
+    LAYOUTS,
+    LAYOUTS,
+    st.sampled_from([0, 1, 4]),
+)
+def test_message_sum_values(
+    make_graph, assert_near, lay_out, seed, features, dtype, index, activation, layout, other, types
+):
+    graph = make_graph(seed, index=index, types=types)
+    target = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
+    source = lay_out(randn(graph.num_nodes, features, seed=seed + 1, dtype=dtype), other)
+    bias = lay_out(randn(max(types, 1) + 1, features, seed=seed + 2, dtype=dtype), layout)
+    out = ops.message_sum(target, source, bias, graph, activation)
+    assert out.dtype == dtype
+    exact = reference.message_sum(target.double(), source.double(), bias.double(), graph, activation)
+    assert_near(out, exact, 3.0 * graph.degree.unsqueeze(1))
+
+
+def test_message_sum_holds_far_out(make_graph):
+    graph = make_graph(2, sizes=[6, 5])
+    for size in (30.0, 90.0, 1e3, 1e30):
+        part = size * randn(11, 9, seed=1, dtype=torch.float32)
+        none, bias = torch.zeros_like(part), torch.zeros(3, 9)
+        for activation in ACTIVATIONS:
+            out = ops.message_sum(part, none, bias, graph, activation)
+            exact = reference.message_sum(part.double(), none.double(), bias.double(), graph, activation)
+            assert torch.allclose(out.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+def test_nan_goes_where_its_edges_go_and_nowhere_else(make_graph):
+    graph = make_graph(4, sizes=[5, 6])
+    source = randn(11, 7, seed=3, dtype=torch.float32)
+    source[2, 4] = torch.nan
+    hit = reference.neighbor_reduce(source, graph).isnan()
+    assert 0 < int(hit.sum()) < hit.numel()
+    assert torch.equal(ops.neighbor_reduce(source, graph).isnan(), hit)
+    zero = torch.zeros_like(source)
+    for activation in ACTIVATIONS:
+        assert torch.equal(ops.message_sum(zero, source, torch.zeros(3, 7), graph, activation).isnan(), hit)
+
+
+def test_more_dimensions_are_carried_along():
+    src, ptr = randn(7, 2, 3, seed=0), torch.tensor([0, 3, 3, 7])
+    assert torch.equal(ops.segment_reduce(src, ptr), ops.segment_reduce(src.flatten(1), ptr).view(3, 2, 3))
+    assert torch.equal(ops.segment_reduce(src[:, 0, 0], ptr), ops.segment_reduce(src[:, 0, :1], ptr)[:, 0])
+    wide = ops.segment_broadcast(src[:3], ptr, 8)
+    assert torch.equal(wide, ops.segment_broadcast(src[:3].flatten(1), ptr, 8).view(8, 2, 3))
+    assert ops.segment_reduce(torch.empty(0, 0, 3), torch.tensor([0, 0])).shape == (1, 0, 3)
+
+
+def test_other_dtypes_get_the_reference(make_graph):
+    graph = make_graph(1, sizes=[5, 4])
+    x = randn(9, 3, seed=0, dtype=torch.float16)
+    bias = randn(3, 3, seed=1, dtype=torch.float16)
+    assert torch.equal(ops.neighbor_reduce(x, graph), reference.neighbor_reduce(x, graph))
+    assert torch.equal(ops.segment_reduce(x, graph.ptr), reference.segment_reduce(x, graph.ptr))
+    expected = reference.message_sum(x, x, bias, graph)
+    assert torch.equal(ops.message_sum(x, x, bias, graph), expected)
+
+
+# ---- derivatives ----------------------------------------------------------------------------------------------------
+
+
+def cases(make_graph):
+    """Every op as (name, function, float64 leaves), on graphs with empty and isolated parts."""
+    graph = make_graph(11, sizes=[4, 0, 5, 1])
+    n, e = graph.num_nodes, graph.num_edges
+    ptr = torch.tensor([1, 3, 3, 8])
+    for reduce in REDUCES:
+        yield f"segment_reduce {reduce}", lambda s, r=reduce: ops.segment_reduce(s, ptr, r), (leaf(n, 3, seed=1),)
+        yield (
+            f"segment_broadcast {reduce}",
+            lambda s, r=reduce: ops.segment_broadcast(s, ptr, n, r),
+            (leaf(3, 3, seed=2),),
+        )
+        yield (
+            f"neighbor_reduce {reduce}",
+            lambda x, r=reduce: ops.neighbor_reduce(x, graph, reduce=r),
+            (leaf(n, 3, seed=3),),
+        )
+        yield (
+            f"neighbor_reduce weighted {reduce}",
+            lambda x, w, r=reduce: ops.neighbor_reduce(x, graph, w, r),
+            (leaf(n, 3, seed=4), leaf(e, seed=5)),
+        )
+    yield "edge_dot", lambda a, b: ops.edge_dot(a, b, graph), (leaf(n, 3, seed=6), leaf(n, 3, seed=7))
+    for activation in ACTIVATIONS:
+        yield (
+            f"message_sum {activation}",
+            lambda t, s, b, a=activation: ops.message_sum(t, s, b, graph, a),
+            (leaf(n, 2, seed=8), leaf(n, 2, seed=9), leaf(4, 2, seed=10)),
+        )
+
+
+CASES = [
+    *(f"{op} {r}" for r in REDUCES for op in ("segment_reduce", "segment_broadcast", "neighbor_reduce")),
+    *(f"neighbor_reduce weighted {r}" for r in REDUCES),
+    "edge_dot",
+    *(f"message_sum {a}" for a in ACTIVATIONS),
+]
+
+
+@pytest.fixture
+def case(request, make_graph):
+    return next((function, leaves) for name, function, leaves in cases(make_graph) if name == request.param)
+
+
+every_case = pytest.mark.parametrize("case", CASES, indirect=True)
+
+
+@every_case
+def test_first_derivatives(case):
+    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
+
+
+@every_case
+def test_second_derivatives(case):
+    assert gradgradcheck(*case, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_tangent_of_message_sum_has_two_derivatives(make_graph, activation):
+    graph = make_graph(5, sizes=[3, 0, 2])
+    n, f = graph.num_nodes, 2
+    at = (leaf(n, f, seed=1), leaf(n, f, seed=2), leaf(3, f, seed=3))
+    along = (leaf(n, f, seed=4), leaf(n, f, seed=5), leaf(3, f, seed=6))
+
+    def tangent(*parts):
+        return torch.func.jvp(lambda *p: ops.message_sum(*p, graph, activation), parts[:3], parts[3:])[1]
+
+    assert gradcheck(tangent, (*at, *along))
+    assert gradgradcheck(tangent, (*at, *along))
+
+
+def test_the_fourth_derivative_is_refused_by_name(make_graph):
+    graph = make_graph(5, sizes=[3, 2])
+    x = leaf(5, 2, seed=1)
+    value = ops.message_sum(x, x, torch.zeros(3, 2, dtype=x.dtype), graph)
+    for _ in range(3):
+        (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="fourth derivative.*reference"):
+        torch.autograd.grad(value.sum(), x)
+
+
+def test_gradients_exist_only_where_asked(make_graph):
+    graph = make_graph(7, sizes=[4, 3])
+    target, source, bias = leaf(7, 3, seed=1), randn(7, 3, seed=2), leaf(3, 3, seed=3)
+    ops.message_sum(target, source, bias, graph).sum().backward()
+    twin_target, twin_bias = target.detach().requires_grad_(), bias.detach().requires_grad_()
+    reference.message_sum(twin_target, source, twin_bias, graph).sum().backward()
+    assert source.grad is None
+    torch.testing.assert_close(target.grad, twin_target.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(bias.grad, twin_bias.grad, rtol=1e-12, atol=1e-12)
+
+
+@given(SEEDS, FEATURES, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(ACTIVATIONS))
+def test_message_sum_gradients_of_any_shape_and_dtype(
+    make_graph, assert_near, seed, features, dtype, index, activation
+):
+    graph = make_graph(seed, index=index)
+    n, e = graph.num_nodes, graph.num_edges
+    parts = [randn(rows, features, seed=seed + k, dtype=dtype) for k, rows in enumerate((n, n, 3))]
+    grad = randn(n, features, seed=seed + 3, dtype=dtype)
+    leaves = [part.requires_grad_() for part in parts]
+    found = torch.autograd.grad(ops.message_sum(*leaves, graph, activation), leaves, grad)
+    exact_leaves = [part.detach().double().requires_grad_() for part in parts]
+    exact = torch.autograd.grad(
+        reference.message_sum(*exact_leaves, graph, activation), exact_leaves, grad.double()
+    )
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == dtype
+        assert_near(a, b, 10.0 * (1 + e))
+
+
+def test_trace_gradient_through_segment_reduce_is_the_dense_one(make_graph):
+    """A Hutchinson trace's gradient is a second derivative through the aggregation; peers get it wrong in silence."""
+    graph = make_graph(13, sizes=[6, 7])
+    n, f = graph.num_nodes, 4
+    x, v, weight = randn(n, f, seed=1), randn(n, f, seed=2), leaf(f, f, seed=3)
+    dense = torch.zeros(n, n, dtype=x.dtype)
+    dense.index_put_((graph.target, graph.col), torch.ones(graph.num_edges, dtype=x.dtype), accumulate=True)
+
+    def trace(aggregate):
+        at = x.clone().requires_grad_()
+        value = torch.tanh(aggregate(torch.tanh(at @ weight)) + at)
+        (pulled,) = torch.autograd.grad(value, at, v, create_graph=True)
+        return (pulled * v).sum()
+
+    expected = torch.autograd.grad(trace(lambda h: dense @ h), weight)[0]
+    found = torch.autograd.grad(trace(lambda h: ops.segment_reduce(h[graph.col], graph.rowptr)), weight)[0]
+    assert float((found - expected).abs().max()) < 1e-10
+    folded = torch.autograd.grad(trace(lambda h: ops.neighbor_reduce(h, graph)), weight)[0]
+    assert float((folded - expected).abs().max()) < 1e-10
+
+
+def test_segment_reduce_agrees_with_torch_scatter_where_that_is_right():
+    torch_scatter = pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
+    src, ptr = leaf(12, 5, seed=1), torch.tensor([0, 4, 4, 12])
+    ours, theirs = ops.segment_reduce(src, ptr), torch_scatter.segment_csr(src, ptr, reduce="sum")
+    torch.testing.assert_close(ours, theirs)
+    grad = randn(3, 5, seed=2)
+    torch.testing.assert_close(torch.autograd.grad(ours, src, grad), torch.autograd.grad(theirs, src, grad))
+
+
+# ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
+
+
+@every_case
+def test_jvp_vjp_and_vmap_against_loops(case):
+    function, leaves = case
+    inputs = tuple(t.detach() for t in leaves)
+    tangents = tuple(randn(*t.shape, seed=20 + k) for k, t in enumerate(inputs))
+    value, pushed = torch.func.jvp(function, inputs, tangents)
+    same, pull = torch.func.vjp(function, *inputs)
+    assert torch.equal(value, same)
+    cotangent = randn(*value.shape, seed=30)
+    pulled = pull(cotangent)
+    # <w, Jv> = <J'w, v>
+    left = (cotangent * pushed).sum()
+    right = sum((a * b).sum() for a, b in zip(pulled, tangents, strict=True))
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+    many = tuple(randn(4, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
+    torch.testing.assert_close(
+        torch.vmap(function)(*many), torch.stack([function(*one) for one in zip(*many, strict=True)])
+    )
+    last = tuple(t.movedim(0, -1) for t in many)
+    torch.testing.assert_close(
+        torch.vmap(function, in_dims=-1, out_dims=-1)(*last).movedim(-1, 0), torch.vmap(function)(*many)
+    )
+    torch.testing.assert_close(
+        torch.vmap(lambda *v: torch.func.jvp(function, inputs, v)[1])(*many),
+        torch.stack([torch.func.jvp(function, inputs, one)[1] for one in zip(*many, strict=True)]),
+    )
+    for forward, backward in zip(
+        torch.func.jacfwd(function, tuple(range(len(inputs))))(*inputs),
+        torch.func.jacrev(function, tuple(range(len(inputs))))(*inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batched", [(0, None, None), (None, 1, None), (None, None, 0), (2, 0, None)])
+def test_vmap_of_message_sum_over_some_arguments(make_graph, batched):
+    graph = make_graph(3, sizes=[4, 0, 3])
+    whole = [randn(7, 3, seed=1), randn(7, 3, seed=2), randn(3, 3, seed=3)]
+    given_ = [
+        t if d is None else torch.stack([(k + 1) * t for k in range(5)], d)
+        for t, d in zip(whole, batched, strict=True)
+    ]
+    found = torch.vmap(lambda t, s, b: ops.message_sum(t, s, b, graph), in_dims=batched)(*given_)
+    for k in range(5):
+        one = [t if d is None else (k + 1) * t for t, d in zip(whole, batched, strict=True)]
+        torch.testing.assert_close(found[k], ops.message_sum(*one, graph))
+
+
+def test_vmap_of_weights_and_of_boundaries(make_graph):
+    graph = make_graph(3, sizes=[4, 3])
+    x, weights = randn(7, 3, seed=1), randn(5, graph.num_edges, seed=2)
+    found = torch.vmap(lambda w: ops.neighbor_reduce(x, graph, w))(weights)
+    torch.testing.assert_close(found, torch.stack([ops.neighbor_reduce(x, graph, w) for w in weights]))
+    boundaries = torch.tensor([[0, 2, 7], [1, 1, 4]])
+    found = torch.vmap(lambda ptr: ops.segment_reduce(x, ptr))(boundaries)
+    torch.testing.assert_close(found, torch.stack([ops.segment_reduce(x, ptr) for ptr in boundaries]))
+
+
+@pytest.mark.parametrize(("sizes", "features"), [([], 3), ([0, 0], 3), ([3, 2], 0), ([], 0)])
+def test_vmap_and_gradients_of_nothing(make_graph, sizes, features):
+    graph = make_graph(1, sizes=sizes)
+    n = graph.num_nodes
+    x = torch.zeros(4, n, features, dtype=torch.float64)
+    bias = torch.zeros(3, features, dtype=torch.float64)
+    functions = {
+        "message_sum": (lambda t: ops.message_sum(t, t, bias, graph), n),
+        "neighbor_reduce": (lambda t: ops.neighbor_reduce(t, graph), n),
+        "segment_reduce": (lambda t: ops.segment_reduce(t, graph.ptr), graph.num_graphs),
+    }
+    for function, rows in functions.values():
+        assert torch.vmap(function)(x).shape == (4, rows, features)
+        assert torch.func.grad(lambda t, f=function: f(t).sum())(x[0]).shape == (n, features)
+
+
+def registered(make_graph, index):
+    """Each registered op with arguments that reach all of its branches."""
+    graph = make_graph(6, sizes=[4, 0, 3], index=index)
+    n, e = graph.num_nodes, graph.num_edges
+    edges = (*graph.incoming, *graph.outgoing)
+    turned = graph.transpose
+    kinds = (graph.rowptr, graph.col, graph.edge_attr.to(index))
+    kinds += (turned.rowptr, turned.col, turned.edge_attr.to(index))
+    x, y = leaf(n, 3, seed=1), leaf(n, 3, seed=2)
+    space = torch.ops.graphgen
+    yield space.segment_reduce, (x, graph.ptr, "mean")
+    yield space.segment_broadcast, (leaf(3, 3, seed=3), graph.ptr, n, "mean")
+    yield space.neighbor_reduce, (x, leaf(e, seed=4), *edges, "sum")
+    yield space.neighbor_reduce, (x, None, *edges, "mean")
+    yield space.edge_dot, (x, y, *edges)
+    bias = leaf(3, 3, seed=5)
+    yield space.message_sum_0, (x, y, bias, *kinds, n, 3, 3, "silu", False)
+    yield space.message_sum_1, (x, y, bias, x, None, None, *kinds, n, 3, 3, "tanh", False)
+    yield space.message_sum_1, (x, y, bias, None, y, bias, *kinds, n, 3, 3, "silu", True)
+    yield space.message_sum_2, (x, y, bias, x, y, None, None, y, bias, *kinds, n, 3, 3, "silu", False)
+
+
+# message_sum_3 has no derivative, which opcheck's autograd tests would ask for.
+@pytest.mark.parametrize("index", INDICES)
+def test_opcheck(make_graph, index):
+    for op, arguments in registered(make_graph, index):
+        torch.library.opcheck(op.default, arguments)
+
+
+def test_opcheck_of_the_highest_order(make_graph):
+    graph = make_graph(6, sizes=[4, 0, 3])
+    n, parts = graph.num_nodes, [randn(rows, 3, seed=rows) for rows in (7, 7, 3)]
+    kinds = (graph.rowptr, graph.col, graph.edge_attr, None, None, None)
+    arguments = (*parts, *parts, *parts, *parts, *kinds, n, 3, 3, "silu", True)
+    torch.library.opcheck(torch.ops.graphgen.message_sum_3.default, arguments)
+
+
+@every_case
+def test_compiled_whole_with_its_gradient(case):
+    function, leaves = case
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    value = function(*leaves)
+    grad = randn(*value.shape, seed=50)
+    torch.testing.assert_close(compiled(*leaves), value, rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
+    )
+
+
+def test_compiled_by_inductor_between_other_operations(make_graph):
+    graph = make_graph(9, sizes=[4, 5])
+    bias = leaf(3, 4, seed=1)
+
+    def layer(x):
+        hidden = ops.message_sum(2 * x, x.cos(), bias, graph)
+        return ops.segment_reduce(ops.neighbor_reduce(hidden.sin(), graph, reduce="mean") + x, graph.ptr)
+
+    torch.compiler.reset()
+    compiled = torch.compile(layer, fullgraph=True)
+    x = leaf(9, 4, seed=2)
+    grad = randn(2, 4, seed=3)
+    torch.testing.assert_close(compiled(x), layer(x))
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(x), (x, bias), grad), torch.autograd.grad(layer(x), (x, bias), grad)
+    )
+
+
+# ---- the same bits --------------------------------------------------------------------------------------------------
+
+
+def everything(graph, features, dtype, activation="silu"):
+    """Values and gradients of every op, in one list."""
+    n = graph.num_nodes
+    x, y = (randn(n, features, seed=k, dtype=dtype).requires_grad_() for k in (1, 2))
+    bias = randn(3, features, seed=3, dtype=dtype).requires_grad_()
+    weight = randn(graph.num_edges, seed=4, dtype=dtype).requires_grad_()
+    grad = randn(n, features, seed=5, dtype=dtype)
+    messages = ops.message_sum(x, y, bias, graph, activation)
+    neighbors = ops.neighbor_reduce(x, graph, weight, "mean")
+    segments = ops.segment_reduce(x, graph.ptr)
+    spread = ops.segment_broadcast(segments, graph.ptr, n, "mean")
+    dots = ops.edge_dot(x, y, graph)
+    out = [messages, neighbors, segments, spread, dots]
+    out += torch.autograd.grad(messages, (x, y, bias), grad)
+    out += torch.autograd.grad(neighbors, (x, weight), grad)
+    return [t.detach() for t in out]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(make_graph, threads, dtype):
+    graph = make_graph(1, sizes=[13] * 150 + [0, 700], edges_per_node=3)
+    with threads(1):
+        first = everything(graph, 37, dtype)
+    for run in range(20):
+        with threads(1 + run % 3):
+            for a, b in zip(first, everything(graph, 37, dtype), strict=True):
+                assert torch.equal(a, b)
+
+
+def alone(graph, g):
+    """Graph g of a batch as a batch of its own, and its nodes and edges in the batch."""
+    nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
+    edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
+    edge_index = graph.edge_index[:, edges] - nodes.start
+    kind = graph.edge_attr[edges]
+    one = GraphBatch.from_edge_index(edge_index, nodes.stop - nodes.start, edge_attr=kind)
+    return replace(one, num_edge_types=graph.num_edge_types), nodes, edges
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("features", [1, 5, 37, 64])
+def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, features):
+    graph = make_graph(8, sizes=[5, 0, 9, 1, 300, 13, 7])
+    n = graph.num_nodes
+    x, y = (randn(n, features, seed=k, dtype=dtype) for k in (1, 2))
+    bias = randn(3, features, seed=3, dtype=dtype)
+    weight = randn(graph.num_edges, seed=4, dtype=dtype)
+
+    def results(graph, nodes, edges):
+        own = [x[nodes].requires_grad_(), y[nodes].requires_grad_(), weight[edges].requires_grad_()]
+        for activation in ACTIVATIONS:
+            messages = ops.message_sum(own[0], own[1], bias, graph, activation)
+            yield messages, nodes
+            for part in torch.autograd.grad(messages.square().sum(), own[:2]):
+                yield part, nodes
+        for reduce in REDUCES:
+            neighbors = ops.neighbor_reduce(own[0], graph, own[2], reduce)
+            yield neighbors, nodes
+            dx, dweight = torch.autograd.grad(neighbors.square().sum(), (own[0], own[2]))
+            yield dx, nodes
+            yield dweight, edges
+            yield ops.segment_reduce(own[0], graph.ptr, reduce), None
+        yield ops.edge_dot(own[0], own[1], graph), edges
+
+    together = list(results(graph, slice(0, n), slice(0, graph.num_edges)))
+    for g in range(graph.num_graphs):
+        one, nodes, edges = alone(graph, g)
+        for (mine, place), (batched, _) in zip(results(one, nodes, edges), together, strict=True):
+            assert torch.equal(mine, batched[slice(g, g + 1) if place is None else place])
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ptr", [[0, 3, 2], [0, 6], [-1, 2], [4, 9]])
+@pytest.mark.parametrize("index", INDICES)
+def test_boundaries_outside_the_rows_are_an_index_error(ptr, index):
+    ptr = torch.tensor(ptr, dtype=index)
+    segments = ptr.numel() - 1
+    with pytest.raises(IndexError, match="not a range within 5 rows"):
+        ops.segment_reduce(torch.zeros(5, 2), ptr)
+    with pytest.raises(IndexError, match="not a range within 5 rows"):
+        ops.segment_broadcast(torch.zeros(segments, 2), ptr, 5)
+
+
+def test_a_bond_type_without_a_row_is_an_index_error(make_graph):
+    graph = GraphBatch.from_edge_index(torch.tensor([[0, 1], [1, 0]]), 2, edge_attr=torch.tensor([0, 2]))
+    x = torch.zeros(2, 3)
+    with pytest.raises(IndexError, match="2 rows for 3 edge types"):
+        ops.message_sum(x, x, torch.zeros(2, 3), graph)
+    plain = make_graph(1, sizes=[2], types=0)
+    with pytest.raises(IndexError, match="0 rows for 1 edge types"):
+        ops.message_sum(x, x, torch.zeros(0, 3), plain)
+
+
+def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
+    graph = make_graph(1, sizes=[3, 2])
+    x, bias = torch.zeros(5, 2), torch.zeros(3, 2)
+    ptr = graph.ptr
+    refused = [
+        lambda: ops.segment_reduce(x, ptr, "max"),
+        lambda: ops.segment_reduce(x, ptr.float()),
+        lambda: ops.segment_reduce(x, ptr[:0]),
+        lambda: ops.segment_reduce(torch.tensor(1.0), ptr),
+        lambda: ops.segment_broadcast(x, ptr, 5),
+        lambda: ops.neighbor_reduce(x[:4], graph),
+        lambda: ops.neighbor_reduce(x[:, 0], graph),
+        lambda: ops.neighbor_reduce(x.to("meta"), graph),
+        lambda: ops.neighbor_reduce(x, graph, torch.zeros(graph.num_edges + 1)),
+        lambda: ops.neighbor_reduce(x, graph, torch.zeros(graph.num_edges).double()),
+        lambda: ops.neighbor_reduce(x, graph, reduce="max"),
+        lambda: ops.edge_dot(x, x[:, :1], graph),
+        lambda: ops.edge_dot(x, x.double(), graph),
+        lambda: ops.message_sum(x, x, bias, graph, "relu"),
+        lambda: ops.message_sum(x, x[:, :1], bias, graph),
+        lambda: ops.message_sum(x, x, bias[:, :1], graph),
+        lambda: ops.message_sum(x, x, bias.double(), graph),
+        lambda: ops.message_sum(x, x, bias, replace(graph, edge_attr=torch.zeros(graph.num_edges))),
+    ]
+    for call in refused:
+        with pytest.raises(ValueError, match=r"segment_|neighbor_reduce|edge_dot|message_sum"):
+            call()
