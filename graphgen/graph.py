@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -88,7 +87,7 @@ class GraphBatch:
             raise ValueError(
                 f"edge_attr: expected {edge_index.shape[1]} rows, one per edge, got shape {list(edge_attr.shape)}"
             )
-        source, target = edge_index
+        source, target = edge_index.contiguous()
         _check_edges(source, target, num_nodes, ptr)
         perm = torch.argsort(target, stable=True)
         sorted_attr = None if edge_attr is None else edge_attr[perm]
@@ -117,17 +116,20 @@ class GraphBatch:
     def device(self) -> torch.device:
         return self.col.device
 
-    @cached_property
+    # Cached by hand: torch.compile cannot trace functools.cached_property before Python 3.12.
+    @property
     def batch(self) -> Tensor:
         """[N] graph of each node."""
-        graphs = torch.arange(self.num_graphs, device=self.device, dtype=self.ptr.dtype)
-        return graphs.repeat_interleave(self.ptr.diff(), output_size=self.num_nodes)
+        if "batch" not in self._shared:
+            self._shared["batch"] = _rows_of(self.ptr, self.num_nodes)
+        return self._shared["batch"]
 
-    @cached_property
+    @property
     def target(self) -> Tensor:
         """[E] target node of each edge, ascending."""
-        nodes = torch.arange(self.num_nodes, device=self.device, dtype=self.ptr.dtype)
-        return nodes.repeat_interleave(self.rowptr.diff(), output_size=self.num_edges)
+        if "target" not in self._shared:
+            self._shared["target"] = _rows_of(self.rowptr, self.num_edges)
+        return self._shared["target"]
 
     @property
     def edge_index(self) -> Tensor:
@@ -254,8 +256,14 @@ def _check_edges(source: Tensor, target: Tensor, num_nodes: int, ptr: Tensor) ->
 
 
 def _rowptr_of(rows: Tensor, num_rows: int) -> Tensor:
-    counts = torch.bincount(rows.long(), minlength=num_rows)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(rows.dtype)
+    # Not by bincount, whose result has a size that torch.compile cannot know.
+    counts = rows.new_zeros(num_rows + 1).index_add_(0, rows + 1, torch.ones_like(rows))
+    return counts.cumsum(0).to(rows.dtype)
+
+
+def _rows_of(rowptr: Tensor, total: int) -> Tensor:
+    rows = torch.arange(rowptr.numel() - 1, device=rowptr.device, dtype=rowptr.dtype)
+    return rows.repeat_interleave(rowptr.diff(), output_size=total)
 
 
 def _count_types(edge_attr: Tensor | None) -> int:

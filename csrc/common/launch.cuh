@@ -23,8 +23,7 @@ static __device__ __forceinline__ void each_item_below(int64_t items, const Body
 }
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads, kResident)
-    each_item(int64_t items, const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, kResident) each_item(int64_t items, const __grid_constant__ Body body) {
   each_item_below(items, body);
 }
 
@@ -35,8 +34,7 @@ __global__ void __launch_bounds__(kThreads, kResident) each_counted_item(const _
 }
 
 template <class Body>
-__global__ void __launch_bounds__(kThreads, kResident)
-    each_block(int64_t blocks, const __grid_constant__ Body body) {
+__global__ void __launch_bounds__(kThreads, kResident) each_block(int64_t blocks, const __grid_constant__ Body body) {
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) body(block);
 }
 
@@ -51,8 +49,7 @@ static inline gg_status check(cudaError_t error, const char* operation) {
 static inline cudaError_t grid_of(int64_t wanted, int64_t blocks_per_processor, unsigned* grid) {
   int device = 0, processors = 0;
   cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   const int64_t most = processors * blocks_per_processor;
   *grid = static_cast<unsigned>(wanted < most ? wanted : most);
   return error;
@@ -75,8 +72,7 @@ template <class Body>
 static gg_status launch_counted_items(const char* operation, void* stream, const Body& body) {
   int resident = 0;
   unsigned grid = 0;
-  cudaError_t error =
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, each_counted_item<Body>, kThreads, 0);
+  cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, each_counted_item<Body>, kThreads, 0);
   if (error == cudaSuccess) error = grid_of(INT64_MAX, resident, &grid);
   if (gg_status status = check(error, operation)) return status;
   each_counted_item<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(body);

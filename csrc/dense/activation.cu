@@ -45,8 +45,7 @@ gg_status activate(const gg_activate_params& p, void* stream) {
     return with_activation(p.activation, [&](auto kind) {
       return with_order(p.order, [&](auto order) {
         using Kernel = Activate<S, decltype(kind)::value, decltype(order)::value>;
-        const Kernel kernel{static_cast<const S*>(p.x), static_cast<S*>(p.out), p.count,
-                            packable<S>(0, p.x, p.out)};
+        const Kernel kernel{static_cast<const S*>(p.x), static_cast<S*>(p.out), p.count, packable<S>(0, p.x, p.out)};
         return launch_items("activate", (p.count + Kernel::N - 1) / Kernel::N, stream, kernel);
       });
     });

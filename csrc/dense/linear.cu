@@ -13,8 +13,8 @@ constexpr int kAcross = 4;  // neighbouring outputs of a thread
 // Copies a corner of a row-major array into shared memory, [Height][Width] with a pitch; outside the array is
 // 0.
 template <int Height, int Width, int Pitch, class S, class Real>
-__device__ __forceinline__ void fill(Real (&tile)[Height][Pitch], const S* corner, int64_t stride,
-                                     int64_t rows, int64_t columns, bool packed) {
+__device__ __forceinline__ void fill(Real (&tile)[Height][Pitch], const S* corner, int64_t stride, int64_t rows,
+                                     int64_t columns, bool packed) {
   if (packed) {
     constexpr int N = kPack<S>, kPacks = Width / N;
 #pragma unroll
@@ -28,8 +28,7 @@ __device__ __forceinline__ void fill(Real (&tile)[Height][Pitch], const S* corne
   } else {
     for (int k = threadIdx.x; k < Height * Width; k += kThreads) {
       const int row = k / Width, column = k % Width;
-      tile[row][column] =
-          row < rows && column < columns ? load_scalar(corner + row * stride + column) : Real(0);
+      tile[row][column] = row < rows && column < columns ? load_scalar(corner + row * stride + column) : Real(0);
     }
   }
 }
@@ -41,7 +40,7 @@ struct Linear {
   static constexpr int kThreadsAcross = kColumns / kAcross;
   static constexpr int kThreadsDown = kThreads / kThreadsAcross;
   static constexpr int kDown = kRows / kThreadsDown;  // outputs of a thread, kThreadsDown rows apart
-  static constexpr int kPitch = kDepth + 4;  // rows start in different banks, at multiples of 16 bytes
+  static constexpr int kPitch = kDepth + 4;           // rows start in different banks, at multiples of 16 bytes
   gg_linear_params p;
   int64_t column_tiles;
   bool x_packed, weight_packed, out_packed;
@@ -72,10 +71,10 @@ struct Linear {
     for (int64_t first_k = 0; first_k < p.inner; first_k += kDepth) {
       const int64_t left = p.inner - first_k;
       __syncthreads();
-      fill<kRows, kDepth>(x, static_cast<const S*>(p.x) + first_row * p.inner + first_k, p.inner,
-                          p.rows - first_row, left, x_packed);
-      fill<kDepth, kColumns>(weight, static_cast<const S*>(p.weight) + first_k * p.outer + first_column,
-                             p.outer, left, p.outer - first_column, weight_packed);
+      fill<kRows, kDepth>(x, static_cast<const S*>(p.x) + first_row * p.inner + first_k, p.inner, p.rows - first_row,
+                          left, x_packed);
+      fill<kDepth, kColumns>(weight, static_cast<const S*>(p.weight) + first_k * p.outer + first_column, p.outer, left,
+                             p.outer - first_column, weight_packed);
       __syncthreads();
       if (left >= kDepth) {
 #pragma unroll
@@ -107,8 +106,7 @@ struct Linear {
 template <class S, int kRows, int kColumns>
 gg_status launch_linear(const gg_linear_params& p, void* stream) {
   const int64_t row_tiles = (p.rows + kRows - 1) / kRows, column_tiles = (p.outer + kColumns - 1) / kColumns;
-  const Linear<S, kRows, kColumns> kernel{p, column_tiles, packable<S>(p.inner, p.x),
-                                          packable<S>(p.outer, p.weight),
+  const Linear<S, kRows, kColumns> kernel{p, column_tiles, packable<S>(p.inner, p.x), packable<S>(p.outer, p.weight),
                                           packable<S, kAcross>(p.outer, p.out)};
   return launch_blocks("linear", row_tiles * column_tiles, stream, kernel);
 }

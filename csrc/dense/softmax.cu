@@ -23,8 +23,7 @@ struct Softmax {
     const S* from = x + start;
     S* to = out + start;
     Real highest = load_scalar(from + (lane < features ? lane : 0));
-    for (int64_t f = lane + size; f < features; f += size)
-      highest = softmax_max(highest, load_scalar(from + f));
+    for (int64_t f = lane + size; f < features; f += size) highest = softmax_max(highest, load_scalar(from + f));
     for (int distance = size / 2; distance > 0; distance /= 2)
       highest = softmax_max(highest, group.exchange(highest, distance));
     Real sum = 0;

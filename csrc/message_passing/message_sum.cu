@@ -8,15 +8,13 @@
 namespace gg::cuda {
 namespace {
 
-// Slots whose rows are loaded before the first is added: about four rows at a time.
+// Slots whose rows are loaded before the first is added: of all parts, about four rows at a time.
 template <int Order>
-constexpr int kInFlight = Order == 0   ? 4
-                          : Order == 1 ? 2
-                                       : 1;
+constexpr int kInFlight = 4 / (Order + 1);
 
 template <class S>
-__device__ __forceinline__ const S* row_of(const void* part, int64_t row, int64_t features) {
-  return static_cast<const S*>(part) + row * features;
+__device__ __forceinline__ const S* row_of(const void* rows, int64_t row, int64_t features) {
+  return static_cast<const S*>(rows) + row * features;
 }
 
 // One thread a row and pack of features.
@@ -29,8 +27,8 @@ struct MessageRows {
   int64_t packs;
 
   // A null part counts as 0.
-  __device__ __forceinline__ Pack<S, N> part(const void* part, int64_t row, int64_t feature) const {
-    return part ? Pack<S, N>::load(row_of<S>(part, row, p.features) + feature) : Pack<S, N>{};
+  __device__ __forceinline__ Pack<S, N> part(const void* rows, int64_t row, int64_t feature) const {
+    return rows ? Pack<S, N>::load(row_of<S>(rows, row, p.features) + feature) : Pack<S, N>{};
   }
 
   __device__ __forceinline__ void operator()(int64_t item) const {
@@ -91,8 +89,8 @@ struct MessageTypes {
   Indices rowptr, neighbor, type;
   int64_t tiles;  // of 32 features
 
-  __device__ __forceinline__ Real part(const void* part, int64_t row, int64_t feature) const {
-    return part ? load_scalar(row_of<S>(part, row, p.features) + feature) : Real(0);
+  __device__ __forceinline__ Real part(const void* rows, int64_t row, int64_t feature) const {
+    return rows ? load_scalar(row_of<S>(rows, row, p.features) + feature) : Real(0);
   }
 
   __device__ __forceinline__ Real run_sum(int64_t first_row, int64_t wanted, int64_t feature) const {
@@ -140,8 +138,7 @@ struct MessageTypes {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int64_t feature = block % tiles * kWarp + lane, rest = block / tiles;
     const int64_t wanted = rest % p.types, chunk = rest / p.types;
-    if (feature < p.features)
-      sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
+    if (feature < p.features) sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
     __syncthreads();
     if (warp == 0 && feature < p.features) {
       Real total = 0;
@@ -183,8 +180,7 @@ gg_status message_rows(const gg_message_sum_params& p, void* stream) {
   auto packed = [&](auto type) {
     using S = typename decltype(type)::type;
     bool all = packable<S>(p.features, p.out);
-    for (int m = 0; m <= Order; ++m)
-      all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
+    for (int m = 0; m <= Order; ++m) all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
     return all;
   };
   return with_pack(p.dtype, packed, [&](auto type, auto width) {
@@ -203,10 +199,8 @@ gg_status message_types(const gg_message_sum_params& p, void* stream) {
     using Real = typename Accumulator<S>::Type;
     const int64_t chunks = (p.rows + GG_MESSAGE_CHUNK - 1) / GG_MESSAGE_CHUNK;
     const int64_t tiles = (p.features + kWarp - 1) / kWarp, size = p.types * p.features;
-    const MessageTypes<S, Kind, Order> kernel{
-        p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, tiles};
-    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel))
-      return status;
+    const MessageTypes<S, Kind, Order> kernel{p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, tiles};
+    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel)) return status;
     const AddPartials<S> add{static_cast<const Real*>(p.partial), static_cast<S*>(p.out), chunks, size};
     return launch_items("message_sum", size, stream, add);
   });

@@ -114,8 +114,7 @@ gg_status neighbor_reduce(const gg_neighbor_reduce_params& p, void* stream) {
 
 gg_status edge_dot(const gg_edge_dot_params& p, void* stream) {
   return with_pack(
-      p.dtype,
-      [&](auto type) { return packable<typename decltype(type)::type>(p.features, p.target, p.source); },
+      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(p.features, p.target, p.source); },
       [&](auto type, auto width) {
         constexpr int N = decltype(width)::value;
         const int64_t packs = p.features / N;

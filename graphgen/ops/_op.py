@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active as _transforming
+from torch._C._functorch import is_legacy_batchedtensor as _is_grad_batch
+from torch._C._functorch import unwrap_if_dead as _unwrap
 from torch.autograd import forward_ad
 
 _LIBRARY = torch.library.Library("graphgen", "DEF")
@@ -56,7 +58,9 @@ class Op:
 
 def _is_traced(argument: Any) -> bool:
     kind = type(argument)
-    return kind is not Tensor and isinstance(argument, Tensor) and kind is not torch.nn.Parameter
+    if kind is Tensor:
+        return _is_grad_batch(argument)  # of torch.autograd.grad(is_grads_batched=True), which only ops can see into
+    return isinstance(argument, Tensor) and kind is not torch.nn.Parameter
 
 
 def differentiates(*args: Any) -> bool:
@@ -76,7 +80,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
-    tensors = iter(ctx.saved_tensors)
+    # A pullback of torch.func.vjp outlives its transform, whose wrappers have no data.
+    tensors = map(_unwrap, ctx.saved_tensors)
     return tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
 
 
@@ -125,8 +130,8 @@ def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | No
     if tensor is None:
         return None
     if dim is None:
-        return tensor.unsqueeze(1).expand(-1, size, -1).reshape(tensor.shape[0], -1)
-    return tensor.movedim(dim, 1).reshape(tensor.shape[0 if dim else 1], -1)
+        return tensor.unsqueeze(1).expand(-1, size, -1).flatten(1)
+    return tensor.movedim(dim, 1).flatten(1)
 
 
 def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Tensor, int]:
@@ -137,4 +142,4 @@ def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], s
 
 def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
     """The inverse: [rows, size * features] -> ([rows, size, features], 1)."""
-    return tensor.unflatten(1, (size, -1)), 1
+    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1

@@ -44,7 +44,7 @@ def odeint(
         The state at t1.
 
     Raises:
-        GraphgenError: a value that is not finite, or dopri5 out of steps; names step, time and graphs.
+        GraphgenError: a value that is not finite, or dopri5 stuck or out of steps; names step, time and graphs.
         ValueError: an unknown method.
     """
     if method == "rk4":
@@ -96,6 +96,7 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 # the same bits in any batch, a vectorised power does not.
 _RATIOS = [0.2 * 25 ** (k / 32) for k in range(33)]
 _LIMITS = [(0.9 / ratio) ** 10 for ratio in _RATIOS]  # of the squared error
+_SMALLEST_STEP = 1e-7  # of the whole way; below it the field is not a smooth finite function there
 
 
 def _dopri5(f, state, graph, t0, t1, rtol, atol, max_steps, on_step) -> State:
@@ -119,9 +120,12 @@ def _dopri5(f, state, graph, t0, t1, rtol, atol, max_steps, on_step) -> State:
             moved = _combine(state, slopes, weights, sign * h, graph)
             slopes.append(f(t0 + sign * (done + node * h), moved))
         error = _error_squared(state, moved, slopes, h, rtol, atol, graph)
-        if not bool(torch.isfinite(error).all()):
-            _raise_not_finite(~torch.isfinite(error), step, t0 + sign * done)
+        # A step so long that it overflowed is an error like another: it is tried again, shorter.
+        error = torch.where(torch.isfinite(error), error, torch.inf)
         accepted = (error <= 1) & running
+        stuck = running & ~accepted & (h <= span * _SMALLEST_STEP)
+        if bool(stuck.any()):
+            _raise_not_finite(stuck, step, t0 + sign * done)
         state = _choose(accepted, moved, state, graph)
         slope = _choose(accepted, slopes[-1], slope, graph)
         done = torch.where(accepted, torch.where(last, torch.full_like(done, span), done + h), done)
@@ -144,6 +148,11 @@ def _rows(per_graph: Tensor, like: Tensor, graph: GraphBatch) -> Tensor:
     return per_graph[graph.batch].view(-1, *(1,) * (like.dim() - 1))
 
 
+def _per_node(value: Tensor) -> Tensor:
+    """[N, numbers per node]"""
+    return value.flatten(1) if value.dim() > 1 else value.unsqueeze(1)
+
+
 def _combine(state: State, slopes: list[State], weights: tuple[float, ...], h: Tensor, graph: GraphBatch) -> State:
     moved = []
     for index, value in enumerate(state):
@@ -164,7 +173,7 @@ def _error_squared(state, moved, slopes, h, rtol, atol, graph) -> Tensor:
         if value.dim() == 1 and value.shape[0] == graph.num_graphs:
             total, count = total + square, count + 1
         else:
-            flat = square.reshape(square.shape[0], -1)
+            flat = _per_node(square)
             per_node = ops.linear(flat, flat.new_ones((flat.shape[1], 1)))
             total = total + ops.segment_reduce(per_node, graph.ptr).squeeze(1)
             count = count + graph.ptr.diff().to(count.dtype) * flat.shape[1]
@@ -183,7 +192,7 @@ def _check_finite(state: State, graph: GraphBatch, step: int, t: Tensor) -> None
         if value.dim() == 1 and value.shape[0] == graph.num_graphs:
             _raise_not_finite(~finite, step, t)
         bad = torch.zeros(graph.num_graphs, dtype=torch.bool, device=value.device)
-        bad[graph.batch[~finite.reshape(value.shape[0], -1).all(1)].long()] = True
+        bad[graph.batch[~_per_node(finite).all(1)].long()] = True
         _raise_not_finite(bad, step, t)
 
 
@@ -191,6 +200,6 @@ def _raise_not_finite(bad: Tensor, step: int, t: Tensor) -> None:
     graphs = bad.nonzero().flatten().tolist()
     shown = ", ".join(map(str, graphs[:5])) + (", ..." if len(graphs) > 5 else "")
     raise GraphgenError(
-        f"odeint: not a finite number at step {step}, t = {float(t[graphs[0]]):.4g}, graphs {shown}: "
+        f"odeint: not finite, or not smooth, at step {step}, t = {float(t[graphs[0]]):.4g}, graphs {shown}: "
         "look at the field there, or take smaller steps"
     )

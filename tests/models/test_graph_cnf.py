@@ -1,0 +1,228 @@
+import math
+
+import pytest
+import torch
+
+from graphgen import GraphBatch, GraphgenError
+from graphgen.models import GraphCNF, load
+from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.vocabulary import Vocabulary
+
+TWO = Vocabulary((("C", 0), ("N", 0)))
+FOUR = Vocabulary((("C", 0), ("O", 0), ("N", 0), ("N", 1)))
+
+
+def untrained(vocabulary, seed=0, loud=1.0, **settings):
+    torch.manual_seed(seed)
+    model = GraphCNF(vocabulary, **{"hidden": 16, "layers": 2, "context_layers": 1, **settings})
+    for parameter in model.parameters():
+        parameter.data *= loud
+    return model
+
+
+def single_atoms(count):
+    empty = torch.zeros(2, 0, dtype=torch.int64)
+    return GraphBatch.from_edge_index(
+        empty, count, ptr=torch.arange(count + 1), edge_attr=torch.zeros(0, dtype=torch.int64)
+    )
+
+
+def chains(sizes, vocabulary=FOUR, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    left = torch.cat([torch.arange(first, first + size - 1) for first, size in zip(ptr, sizes, strict=False)])
+    kinds = torch.randint(0, 3, left.shape, generator=generator)
+    edges = torch.stack([torch.cat([left, left + 1]), torch.cat([left + 1, left])])
+    graph = GraphBatch.from_edge_index(edges, int(ptr[-1]), ptr=ptr, edge_attr=torch.cat([kinds, kinds]))
+    atoms = torch.randint(0, len(vocabulary), (int(ptr[-1]),), generator=generator)
+    return MoleculeBatch(graph, atoms, torch.arange(len(sizes)) + 40)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """The density of a one-atom, two-type flow on a grid, and the grid."""
+    model = untrained(TWO, scale=3.0, loud=1.5)
+    axis = torch.linspace(-6, 9, 151)
+    grid = torch.cartesian_prod(axis, axis)
+    batch = MoleculeBatch(single_atoms(len(grid)), torch.zeros(len(grid), dtype=torch.int64), torch.arange(len(grid)))
+    with torch.no_grad():
+        density = model.log_density(grid, batch, trace="exact", method="rk4", steps=20).double().exp()
+    return model, grid, density, float(axis[1] - axis[0]) ** 2
+
+
+def test_density_integrates_to_one(toy):
+    _, _, density, cell = toy
+    assert abs(float(density.sum()) * cell - 1) < 1e-3
+
+
+def test_bound_is_below_the_probability_of_the_label_and_close_to_it(toy):
+    model, grid, density, cell = toy
+    total = 0.0
+    for label in (0, 1):
+        inside = grid.argmax(1) == label
+        exact = float(density[inside].sum()) * cell
+        total += exact
+        many = MoleculeBatch(single_atoms(4000), torch.full((4000,), label), torch.arange(4000))
+        with torch.no_grad():
+            bound = model.log_prob(many, trace="exact", method="rk4", steps=20).value
+        error = float(bound.std()) / 4000**0.5
+        assert float(bound.mean()) < math.log(exact) + 4 * error + 0.01
+        assert float(bound.mean()) > math.log(exact) - 0.5
+    assert abs(total - 1) < 2e-2  # the diagonal of the grid is in both cells' favour
+
+
+def test_samples_have_the_probabilities_of_the_density(toy):
+    model, grid, density, cell = toy
+    atoms = model.sample(single_atoms(4000), torch.arange(4000), seed=5)
+    share = float((atoms == 0).double().mean())
+    exact = float(density[grid[:, 0] > grid[:, 1]].sum() + density[grid[:, 0] == grid[:, 1]].sum() / 2) * cell
+    assert abs(share - exact) < 4 * (exact * (1 - exact) / 4000) ** 0.5 + 2e-3
+
+
+@pytest.mark.parametrize("dtype, tolerance, limit", [(torch.float32, 1e-6, 1e-4), (torch.float64, 1e-11, 1e-9)])
+def test_flow_inverts(dtype, tolerance, limit):
+    model = untrained(FOUR, scale=4.0).to(dtype)
+    batch = chains([5, 1, 8])
+    x = torch.randn(14, 4, dtype=dtype)
+    with torch.no_grad():
+        there = model.transport(x, batch.graph, 0, 1, rtol=tolerance, atol=tolerance)
+        back = model.transport(there, batch.graph, 1, 0, rtol=tolerance, atol=tolerance)
+    assert float((there - x).abs().max()) > 1
+    assert float((back - x).abs().max()) < limit
+
+
+def test_hutchinson_density_agrees_with_the_exact_one():
+    model = untrained(FOUR, scale=3.0, loud=1.5)
+    batch = chains([6, 3])
+    z, _ = model.dequantise(batch, 0)
+    with torch.no_grad():
+        exact = model.log_density(z, batch, trace="exact", method="rk4", steps=8)
+        draws = torch.stack([model.log_density(z, batch, seed, method="rk4", steps=8) for seed in range(200)])
+    error = draws.std(0) / 200**0.5
+    assert (error > 0).all() and ((draws.mean(0) - exact).abs() < 4 * error).all()
+
+
+def test_points_lie_in_their_cells_and_log_q_is_their_density():
+    model = untrained(FOUR, scale=1.0)  # so close that many draws leave the cell
+    batch = chains([400] * 10)
+    z, log_q = model.dequantise(batch, 3)
+    assert torch.equal(z.argmax(1), batch.atoms)
+    raw = torch.randn(400_000, 4)
+    raw[:, 0] += 1.0
+    kept = float((raw.argmax(1) == 0).double().mean())
+    assert abs(math.exp(model._log_cell()) - kept) < 4 * (kept * (1 - kept) / 400_000) ** 0.5
+    centre = torch.nn.functional.one_hot(batch.atoms, 4).float()
+    per_atom = torch.distributions.Normal(0.0, 1.0).log_prob(z - centre).sum(1) - model._log_cell()
+    assert torch.allclose(log_q, per_atom.view(10, 400).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["flow-matching", "likelihood"])
+def test_both_objectives_learn(objective):
+    """Every second atom of a chain is an O: learnable from the neighbours' state, not from the bonds alone."""
+    model = untrained(TWO)
+    batch = chains([6] * 32, TWO)
+    start = torch.arange(32) % 2
+    atoms = (torch.arange(6).repeat(32) + start.repeat_interleave(6)) % 2
+    batch = batch._replace(atoms=atoms)
+
+    def nats():
+        with torch.no_grad():
+            found = model.log_prob(batch, 7, method="rk4", steps=8)
+        return -float(found.value.sum() / found.atoms.sum())
+
+    before = nats()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(150 if objective == "flow-matching" else 40):
+        optimizer.zero_grad()
+        model.loss(batch, 0, step, objective).backward()
+        optimizer.step()
+    # One fair coin per molecule of six atoms: log(2) / 6 = 0.116 nats per atom; independent atoms pay 0.693.
+    assert before > 0.65
+    assert nats() < (0.35 if objective == "flow-matching" else 0.6)
+
+
+def test_loss_and_bound_are_functions_of_seed_and_step():
+    model, batch = untrained(FOUR), chains([4, 5])
+    assert torch.equal(model.loss(batch, 1, 2), model.loss(batch, 1, 2))
+    assert not torch.equal(model.loss(batch, 1, 2), model.loss(batch, 1, 3))
+    assert not torch.equal(model.loss(batch, 1, 2), model.loss(batch, 2, 2))
+    with pytest.raises(ValueError, match="objective"):
+        model.loss(batch, 0, objective="guess")
+
+
+def test_log_prob_of_a_molecule_does_not_depend_on_its_batch_mates():
+    model = untrained(FOUR)
+    sizes = [4, 7, 1, 5]
+    batch = chains(sizes)
+    with torch.no_grad():
+        together = model.log_prob(batch, 3, method="dopri5").value
+    graph = batch.graph
+    for g in range(4):
+        first, last = int(graph.ptr[g]), int(graph.ptr[g + 1])
+        mine = (graph.target >= first) & (graph.target < last)
+        alone = GraphBatch.from_edge_index(
+            graph.edge_index[:, mine] - first, last - first, edge_attr=graph.edge_attr[mine]
+        )
+        with torch.no_grad():
+            value = model.log_prob(MoleculeBatch(alone, batch.atoms[first:last], batch.ids[g : g + 1]), 3).value
+        assert torch.equal(value, together[g : g + 1])
+
+
+def test_renaming_atoms_changes_the_density_by_nothing():
+    model = untrained(FOUR)
+    batch = chains([7])
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+    edges = order.argsort()[batch.graph.edge_index]
+    renamed = GraphBatch.from_edge_index(edges, 7, edge_attr=batch.graph.edge_attr)
+    z = torch.randn(7, 4)
+    with torch.no_grad():
+        a = model.log_density(z, batch, trace="exact", method="rk4", steps=5)
+        b = model.log_density(z[order], batch._replace(graph=renamed), trace="exact", method="rk4", steps=5)
+    assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_saved_model_is_the_same_model(tmp_path):
+    model, batch = untrained(FOUR, scale=5.0), chains([4, 5])
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert again.vocabulary == model.vocabulary and again.settings == model.settings
+    assert torch.equal(again.loss(batch, 0), model.loss(batch, 0))
+
+
+def damage_nothing_there(folder):
+    (folder / "model.json").unlink()
+
+
+def damage_cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_json(folder):
+    (folder / "model.json").write_text("{")
+
+
+def damage_format(folder):
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"format": 1', '"format": 99'))
+
+
+def damage_size(folder):
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"hidden": 16', '"hidden": 24'))
+
+
+def damage_name(folder):
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace("graph-cnf", "graph-xyz"))
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_nothing_there, damage_cut, damage_json, damage_format, damage_size, damage_name]
+)
+def test_damaged_checkpoints_are_refused_in_one_line(tmp_path, damage):
+    untrained(FOUR).save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(GraphgenError) as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

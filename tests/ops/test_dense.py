@@ -1,0 +1,270 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+
+from graphgen import ops
+from graphgen.ops import reference
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+SIZES = st.sampled_from([0, 1, 2, 5, 6, 7, 13, 16, 17, 33, 64, 70])
+SEEDS = st.integers(0, 10**6)
+LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
+ACTIVATIONS = ["silu", "tanh"]
+
+
+def randn(*shape, seed, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def leaf(*shape, seed):
+    return randn(*shape, seed=seed).requires_grad_()
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+@given(SEEDS, SIZES, SIZES, SIZES, st.sampled_from(DTYPES), st.booleans(), LAYOUTS, LAYOUTS)
+def test_linear_values(assert_near, lay_out, seed, rows, inner, outer, dtype, biased, layout, other):
+    x = lay_out(randn(rows, inner, seed=seed, dtype=dtype), layout)
+    weight = lay_out(randn(inner, outer, seed=seed + 1, dtype=dtype), other)
+    bias = randn(2 * outer, seed=seed + 2, dtype=dtype)[::2] if biased else None
+    out = ops.linear(x, weight, bias)
+    assert out.dtype == dtype
+    exact, size = x.double() @ weight.double(), x.double().abs() @ weight.double().abs()
+    if biased:
+        exact, size = exact + bias.double(), size + bias.double().abs()
+    assert_near(out, exact, size)
+
+
+@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), st.sampled_from(ACTIVATIONS), LAYOUTS)
+def test_activation_values(assert_near, lay_out, seed, rows, features, dtype, kind, layout):
+    x = lay_out(3 * randn(rows, features, seed=seed, dtype=dtype), layout)
+    out = ops.activation(x, kind)
+    assert out.dtype == dtype
+    assert_near(out, reference.activation(x.double(), kind))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_activation_and_its_slopes_are_accurate_everywhere(kind, dtype):
+    x = torch.cat([torch.linspace(-30, 30, 20001), torch.logspace(-30, 30, 500), -torch.logspace(-30, 30, 500)])
+    x = x.to(dtype).requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    ours, exact = ops.activation(x, kind), reference.activation(wide, kind)
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    for order in range(4):
+        error = (ours.double() - exact).abs().detach()
+        # Slopes hold 1 - s and 1 - t^2, which cancel: they are as exact as torch's, relative to 1 and not to themselves.
+        room = (4 * eps * exact.abs() + tiny if order == 0 else 16 * eps * (exact.abs() + 1)).detach()
+        worst = int((error - room).argmax())
+        assert bool((error <= room)[worst]), f"order {order} at {float(x[worst])}: {float(error[worst]):.3g}"
+        if order < 3:
+            (ours,) = torch.autograd.grad(ours.sum(), x, create_graph=True)
+            (exact,) = torch.autograd.grad(exact.sum(), wide, create_graph=True)
+            # Far out the reference's own formula may be inf * 0.
+            exact = exact.where(exact.isfinite(), (wide > 0) * (1.0 - order) * (kind == "silu"))
+
+
+def test_activation_of_what_is_not_a_number():
+    x = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    assert ops.activation(x, "tanh").nan_to_num(7).tolist() == [7, 1, -1]
+    assert ops.activation(x, "silu")[:2].nan_to_num(7, posinf=9).tolist() == [7, 9]
+
+
+def test_activation_of_other_shapes(assert_near):
+    x = randn(3, 4, 5, seed=1)
+    assert_near(ops.activation(x.permute(2, 0, 1)), reference.activation(x).permute(2, 0, 1))
+    assert ops.activation(x[0, 0, 0]).shape == ()
+
+
+@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), LAYOUTS, st.sampled_from([1.0, 30.0, 1e4]))
+def test_softmax_values(assert_near, lay_out, seed, rows, features, dtype, layout, spread):
+    x = lay_out(spread * randn(rows, features, seed=seed, dtype=dtype), layout)
+    out = ops.softmax(x)
+    assert out.dtype == dtype
+    assert_near(out, reference.softmax(x.double()))
+
+
+def test_softmax_shows_nan_in_its_row_only_and_passes_masked_entries():
+    x = torch.zeros(3, 5)
+    x[1, 3] = torch.nan
+    x[2, 0] = -torch.inf
+    out = ops.softmax(x)
+    assert out.isnan().any(1).tolist() == [False, True, False]
+    assert out[1].isnan().all()
+    torch.testing.assert_close(out[2], torch.tensor([0, 0.25, 0.25, 0.25, 0.25]))
+
+
+def test_other_dtypes_get_the_reference():
+    x, weight = randn(5, 4, seed=1, dtype=torch.float16), randn(4, 3, seed=2, dtype=torch.float16)
+    assert torch.equal(ops.linear(x, weight), reference.linear(x, weight))
+    assert torch.equal(ops.activation(x), reference.activation(x))
+    assert torch.equal(ops.softmax(x), reference.softmax(x))
+
+
+# ---- derivatives ----------------------------------------------------------------------------------------------------
+
+CASES = {
+    "linear": (lambda x, w, b: ops.linear(x, w, b), ((4, 3), (3, 2), (2,))),
+    "linear without bias": (lambda x, w: ops.linear(x, w), ((4, 3), (3, 2))),
+    "silu": (lambda x: ops.activation(x, "silu"), ((3, 4),)),
+    "tanh": (lambda x: ops.activation(x, "tanh"), ((3, 4),)),
+    "softmax": (lambda x: ops.softmax(x), ((3, 4),)),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    function, shapes = CASES[request.param]
+    return function, tuple(leaf(*shape, seed=k) for k, shape in enumerate(shapes))
+
+
+def test_first_derivatives(case):
+    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
+
+
+def test_second_derivatives(case):
+    assert gradgradcheck(*case, check_fwd_over_rev=True)
+
+
+def test_tangents_have_two_derivatives(case):
+    function, leaves = case
+    count = len(leaves)
+    tangents = tuple(leaf(*t.shape, seed=20 + k) for k, t in enumerate(leaves))
+
+    def tangent(*parts):
+        return torch.func.jvp(function, parts[:count], parts[count:])[1]
+
+    assert gradcheck(tangent, (*leaves, *tangents))
+    assert gradgradcheck(tangent, (*leaves, *tangents))
+
+
+def test_the_fourth_derivative_is_refused_by_name():
+    x = leaf(3, seed=1)
+    value = ops.activation(x)
+    for _ in range(3):
+        (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="fourth derivatives.*reference"):
+        torch.autograd.grad(value.sum(), x)
+
+
+def test_gradients_exist_only_where_asked():
+    x, weight, bias = randn(4, 3, seed=1), leaf(3, 2, seed=2), randn(2, seed=3)
+    (grad,) = torch.autograd.grad(ops.linear(x, weight, bias).sum(), weight)
+    torch.testing.assert_close(grad, x.sum(0).unsqueeze(1).expand(3, 2))
+    (grad,) = torch.autograd.grad(ops.linear(x, weight.detach(), bias.requires_grad_()).sum(), bias)
+    assert grad.tolist() == [4, 4]
+
+
+# ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
+
+
+def test_jvp_vjp_and_vmap_against_loops(case):
+    function, leaves = case
+    inputs = tuple(t.detach() for t in leaves)
+    many = tuple(randn(4, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
+    stacked = torch.stack([function(*one) for one in zip(*many, strict=True)])
+    torch.testing.assert_close(torch.vmap(function)(*many), stacked)
+    first = (0, *(None,) * (len(inputs) - 1))
+    torch.testing.assert_close(
+        torch.vmap(function, in_dims=first)(many[0], *inputs[1:]),
+        torch.stack([function(one, *inputs[1:]) for one in many[0]]),
+    )
+    torch.testing.assert_close(
+        torch.vmap(lambda *v: torch.func.jvp(function, inputs, v)[1])(*many),
+        torch.stack([torch.func.jvp(function, inputs, one)[1] for one in zip(*many, strict=True)]),
+    )
+    value, pull = torch.func.vjp(function, *inputs)
+    cotangent = randn(*value.shape, seed=30)
+    expected = torch.autograd.grad(function(*leaves), leaves, cotangent)
+    torch.testing.assert_close(pull(cotangent), expected)
+    which = tuple(range(len(inputs)))
+    for forward, backward in zip(
+        torch.func.jacfwd(function, which)(*inputs), torch.func.jacrev(function, which)(*inputs), strict=True
+    ):
+        torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
+
+
+def test_opcheck():
+    space = torch.ops.graphgen
+    x, weight, bias = leaf(4, 3, seed=1), leaf(3, 2, seed=2), leaf(2, seed=3)
+    torch.library.opcheck(space.linear.default, (x, weight, bias))
+    torch.library.opcheck(space.linear.default, (x.t().detach().t(), weight, None))
+    for order in range(3):
+        torch.library.opcheck(space.activation.default, (x, "silu", order))
+    torch.library.opcheck(space.activation.default, (x.detach(), "tanh", 3))
+    torch.library.opcheck(space.softmax.default, (x,))
+
+
+def test_compiled_whole_with_its_gradient(case):
+    function, leaves = case
+    torch.compiler.reset()
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    value = function(*leaves)
+    grad = randn(*value.shape, seed=50)
+    torch.testing.assert_close(compiled(*leaves), value, rtol=0, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
+    )
+
+
+# ---- the same bits --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("inner", "outer"), [(1, 1), (5, 37), (64, 64), (67, 5), (129, 17)])
+def test_a_row_has_the_same_bits_wherever_it_stands(dtype, inner, outer):
+    rows = 41
+    x = randn(rows, inner, seed=1, dtype=dtype)
+    weight, bias = randn(inner, outer, seed=2, dtype=dtype), randn(outer, seed=3, dtype=dtype)
+
+    def results(part):
+        part = part.clone().requires_grad_()
+        for function in (lambda t: ops.linear(t, weight, bias), ops.softmax, ops.activation, tanh):
+            out = function(part)
+            yield out
+            yield torch.autograd.grad(out.square().sum(), part)[0]
+
+    def tanh(part):
+        return ops.activation(part, "tanh")
+
+    together = list(results(x))
+    for first, last in [(0, 1), (0, 7), (6, 13), (40, 41), (3, 40)]:
+        for part, whole in zip(results(x[first:last]), together, strict=True):
+            assert torch.equal(part, whole[first:last])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(threads, dtype):
+    x, weight = randn(4001, 67, seed=1, dtype=dtype), randn(67, 37, seed=2, dtype=dtype)
+
+    def everything():
+        return ops.linear(x, weight), ops.activation(x), ops.activation(x, "tanh"), ops.softmax(x)
+
+    with threads(1):
+        first = everything()
+    for run in range(20):
+        with threads(1 + run % 3):
+            assert all(torch.equal(a, b) for a, b in zip(first, everything(), strict=True))
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_shapes_dtypes_and_names_that_do_not_fit():
+    x, weight = torch.zeros(4, 3), torch.zeros(3, 2)
+    refused = [
+        lambda: ops.linear(x, weight.t()),
+        lambda: ops.linear(x[0], weight),
+        lambda: ops.linear(x, weight[:, 0]),
+        lambda: ops.linear(x, weight.double()),
+        lambda: ops.linear(x, weight, torch.zeros(3)),
+        lambda: ops.linear(x, weight, torch.zeros(2).double()),
+        lambda: ops.activation(x, "relu"),
+        lambda: ops.softmax(x[0]),
+    ]
+    for call in refused:
+        with pytest.raises(ValueError, match="linear|activation|softmax"):
+            call()
