@@ -138,8 +138,8 @@ gg_status gg_softmax(const gg_softmax_params* params, const gg_place* place);
 // graph's rows; its bits depend on (seed, stream, graph id, step, e) and on nothing else.
 typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
 typedef struct {
-  const void* ptr;       // [graphs + 1] int64 row boundaries
-  const void* graph_id;  // [graphs] int64, or null for 0, 1, 2, ...
+  const void* ptr;       // [graphs + 1] int64 row boundaries from 0, never falling; the CPU call checks them
+  const void* graph_id;  // [graphs] int64 in [0, 2^48), checked likewise, or null for 0, 1, 2, ...
   void* out;             // [ptr[graphs], features] dtype
   int64_t graphs, features;
   uint64_t seed;

@@ -34,6 +34,23 @@ static gg_status check(const gg_segment_reduce_params& p, const gg_place& place)
 static gg_status check(const gg_segment_broadcast_params& p, const gg_place& place) {
   return check_segments(p, place);
 }
+// Likewise: rows that no graph owns would stay unwritten, and an id past the counter's 48 bits would be another's.
+static gg_status check(const gg_noise_params& p, const gg_place& place) {
+  if (place.device != GG_CPU) return GG_OK;
+  const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
+  const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
+  if (ptr[0] != 0)
+    return fail(GG_OUT_OF_RANGE, "ptr: must start at 0, starts at %lld", static_cast<long long>(ptr[0]));
+  for (int64_t g = 0; g < p.graphs; ++g) {
+    if (ptr[g + 1] < ptr[g])
+      return fail(GG_OUT_OF_RANGE, "ptr: falls from %lld to %lld at graph %lld", static_cast<long long>(ptr[g]),
+                  static_cast<long long>(ptr[g + 1]), static_cast<long long>(g));
+    if (graph_id && (graph_id[g] < 0 || graph_id[g] >> 48))
+      return fail(GG_INVALID_ARGUMENT, "graph_ids: %lld of graph %lld is not in [0, 2^48)",
+                  static_cast<long long>(graph_id[g]), static_cast<long long>(g));
+  }
+  return GG_OK;
+}
 template <class Params>
 static gg_status check(const Params&, const gg_place&) {
   return GG_OK;

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _are_functorch_transforms_active as _transforming
+from torch._C import _are_functorch_transforms_active as transforming
 from torch._C._functorch import is_legacy_batchedtensor as _is_grad_batch
 from torch._C._functorch import unwrap_if_dead as _unwrap
 from torch.autograd import forward_ad
@@ -46,7 +46,8 @@ class Op:
         jvp: Callable[..., Tensor],
         vmap: Callable[..., tuple[Tensor, int]],
     ) -> None:
-        self.kernel, self.vjp, self.jvp, self.vmap = kernel, vjp, jvp, vmap
+        self.kernel = lambda *args: kernel(*map(_materialised, args))
+        self.vjp, self.jvp, self.vmap = vjp, jvp, vmap
         self.function = _make_function(self)
         self.registered = _register(self, name, schema, fake)
 
@@ -54,6 +55,16 @@ class Op:
         if torch.compiler.is_compiling() or any(_is_traced(argument) for argument in args):
             return self.registered(*args)
         return self.function.apply(*args) if differentiates(*args) else self.kernel(*args)
+
+
+def _materialised(argument: Any) -> Any:
+    """Autograd's symbolic zeros have no memory, and a lazily negated view has that of the other sign."""
+    if isinstance(argument, Tensor):
+        if argument._is_zerotensor():
+            return torch.zeros(argument.shape, dtype=argument.dtype, device=argument.device)
+        if argument.is_neg():
+            return argument.resolve_neg()
+    return argument
 
 
 def _is_traced(argument: Any) -> bool:
@@ -65,7 +76,7 @@ def _is_traced(argument: Any) -> bool:
 
 def differentiates(*args: Any) -> bool:
     """Whether a derivative of a call with these arguments may be asked for."""
-    if torch.compiler.is_compiling() or _transforming() or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or transforming() or forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(
         isinstance(argument, Tensor) and (argument.requires_grad or _is_traced(argument)) for argument in args

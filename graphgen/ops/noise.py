@@ -91,7 +91,8 @@ def normal(
         [N, F].
 
     Raises:
-        ValueError: a number out of these ranges.
+        IndexError: a ptr that does not start at 0 or falls (CPU; a CUDA call does not wait to look).
+        ValueError: a number out of these ranges (graph ids: CPU).
     """
     return _draw("normal", ptr, features, seed, stream, step, graph_ids, dtype)
 

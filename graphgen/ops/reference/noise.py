@@ -43,11 +43,15 @@ def _words(
     """The four words of every element's block, and the element's place in its block."""
     check(ptr, features, seed, stream, step, graph_ids)
     ptr = ptr.long()
+    if int(ptr[0]) != 0 or bool((ptr.diff() < 0).any()):
+        raise IndexError("ptr: must start at 0 and never fall")
+    if graph_ids is not None and bool(((graph_ids < 0) | (graph_ids >= 1 << 48)).any()):
+        raise ValueError("graph_ids: expected numbers in [0, 2^48)")
     ids = torch.arange(ptr.numel() - 1, device=ptr.device) if graph_ids is None else graph_ids.long()
     counts = ptr.diff() * features
     graph = ids.repeat_interleave(counts)
     first = (ptr[:-1] * features).repeat_interleave(counts)
-    element = torch.arange(graph.numel(), device=ptr.device) + int(ptr[0]) * features - first
+    element = torch.arange(graph.numel(), device=ptr.device) - first
     counter = [
         element // per_block,
         torch.full_like(graph, step),
