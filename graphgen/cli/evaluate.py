@@ -32,10 +32,13 @@ def evaluate(
     """
     from graphgen import evaluate as workflow
     from graphgen import likelihood
+    from graphgen.errors import GraphgenError
     from graphgen.models import checkpoint, load
     from graphgen.train import LOG
 
     check_device(device)
+    if not generated.is_file():
+        raise GraphgenError(f"{generated}: no such file; give a .csv or .smi file of generated molecules")
     settings: dict[str, object] = {
         "generated": str(generated),
         "train": train,

@@ -67,7 +67,9 @@ def test_layers_bound_how_far_an_atom_sees():
     graph = GraphBatch.from_edge_index(chain, 4, edge_attr=torch.zeros(6, dtype=torch.int64))
     jacobian = torch.func.jacrev(lambda x: field(torch.zeros(1), x, graph))(torch.randn(4, 2))
     reach = jacobian.abs().sum((1, 3)) > 0
-    near = torch.eye(4, dtype=torch.bool) | torch.zeros(4, 4, dtype=torch.bool).index_put((chain[1], chain[0]), torch.tensor(True))
+    near = torch.eye(4, dtype=torch.bool) | torch.zeros(4, 4, dtype=torch.bool).index_put(
+        (chain[1], chain[0]), torch.tensor(True)
+    )
     assert torch.equal(reach, near)
 
 

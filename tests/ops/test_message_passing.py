@@ -270,9 +270,7 @@ def test_message_sum_gradients_of_any_shape_and_dtype(
     leaves = [part.requires_grad_() for part in parts]
     found = torch.autograd.grad(ops.message_sum(*leaves, graph, activation), leaves, grad)
     exact_leaves = [part.detach().double().requires_grad_() for part in parts]
-    exact = torch.autograd.grad(
-        reference.message_sum(*exact_leaves, graph, activation), exact_leaves, grad.double()
-    )
+    exact = torch.autograd.grad(reference.message_sum(*exact_leaves, graph, activation), exact_leaves, grad.double())
     for a, b in zip(found, exact, strict=True):
         assert a.dtype == dtype
         assert_near(a, b, 10.0 * (1 + e))
@@ -351,8 +349,7 @@ def test_vmap_of_message_sum_over_some_arguments(make_graph, batched):
     graph = make_graph(3, sizes=[4, 0, 3])
     whole = [randn(7, 3, seed=1), randn(7, 3, seed=2), randn(3, 3, seed=3)]
     given_ = [
-        t if d is None else torch.stack([(k + 1) * t for k in range(5)], d)
-        for t, d in zip(whole, batched, strict=True)
+        t if d is None else torch.stack([(k + 1) * t for k in range(5)], d) for t, d in zip(whole, batched, strict=True)
     ]
     found = torch.vmap(lambda t, s, b: ops.message_sum(t, s, b, graph), in_dims=batched)(*given_)
     for k in range(5):

@@ -45,7 +45,7 @@ def _words(
     ptr = ptr.long()
     if int(ptr[0]) != 0 or bool((ptr.diff() < 0).any()):
         raise IndexError("ptr: must start at 0 and never fall")
-    if graph_ids is not None and bool(((graph_ids < 0) | (graph_ids >= 1 << 48)).any()):
+    if graph_ids is not None and bool((graph_ids.long() >> 48 != 0).any()):
         raise ValueError("graph_ids: expected numbers in [0, 2^48)")
     ids = torch.arange(ptr.numel() - 1, device=ptr.device) if graph_ids is None else graph_ids.long()
     counts = ptr.diff() * features
@@ -76,7 +76,7 @@ def uniform(
 ) -> Tensor:
     """See :func:`graphgen.ops.uniform`."""
     words, place = _words(ptr, features, seed, stream, step, graph_ids, 4)
-    return ((_pick(words, place) >> 8).float() * 2.0**-24).view(-1, features).to(dtype)
+    return ((_pick(words, place) >> 8).float() * 2.0**-24).view(int(ptr[-1]), features).to(dtype)
 
 
 def rademacher(
@@ -91,7 +91,7 @@ def rademacher(
     """See :func:`graphgen.ops.rademacher`."""
     words, place = _words(ptr, features, seed, stream, step, graph_ids, 128)
     bit = (_pick(words, place // 32) >> (place % 32)) & 1
-    return (bit * 2 - 1).view(-1, features).to(dtype)
+    return (bit * 2 - 1).view(int(ptr[-1]), features).to(dtype)
 
 
 def normal(
@@ -106,7 +106,7 @@ def normal(
     """See :func:`graphgen.ops.normal`."""
     words, place = _words(ptr, features, seed, stream, step, graph_ids, 4)
     pairs = [*_box_muller(words[0], words[1]), *_box_muller(words[2], words[3])]
-    return _pick(pairs, place).view(-1, features).to(dtype)
+    return _pick(pairs, place).view(int(ptr[-1]), features).to(dtype)
 
 
 def _horner(x: Tensor, coefficients: list[float]) -> Tensor:

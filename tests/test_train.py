@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from graphgen import GraphgenError
+from graphgen.models import GraphCNF, load
+from graphgen.molecules.encoded import Encoder
+from graphgen.molecules.vocabulary import MoleculeGraph
+from graphgen.train import LOG, TrainSettings, train
+
+
+@pytest.fixture
+def data():
+    """Chains of carbon that end in oxygen: no RDKit needed to make or to learn them."""
+    encoder = Encoder()
+    for k in range(60):
+        size = 2 + k % 7
+        atoms = (("C", 0),) * (size - 1) + (("O", 0),)
+        bonds = tuple((i, i + 1, 0) for i in range(size - 1))
+        encoder.add(MoleculeGraph(atoms, bonds), "C" * (size - 1) + "O" + str(k))
+    return encoder.finish("chains")
+
+
+def network(data):
+    torch.manual_seed(0)
+    return GraphCNF(data.vocabulary, hidden=16, layers=1, context_layers=1)
+
+
+SETTINGS = TrainSettings(epochs=4, batch_size=16, seed=3)
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_loss_falls_and_the_saved_model_is_the_trained_one(data, tmp_path):
+    model = network(data)
+    settings = TrainSettings(epochs=30, batch_size=16, seed=3)
+    records = train(model, data, tmp_path / "run", settings, progress=False)
+    assert [record["epoch"] for record in records] == list(range(1, 31))
+    assert records[-1]["train"] < 0.6 * records[0]["train"]
+    assert all(math.isfinite(record["valid"]) for record in records)
+    assert torch.equal(weights(load(tmp_path / "run")), weights(model))
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(data, tmp_path):
+    whole = network(data)
+    train(whole, data, tmp_path / "whole", SETTINGS, progress=False)
+
+    broken = network(data)
+    original, calls = broken.loss, 0
+
+    def interrupted(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    broken.loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, data, tmp_path / "broken", SETTINGS, progress=False)
+    assert (tmp_path / "broken" / LOG).exists()
+
+    again = network(data)
+    records = train(again, data, tmp_path / "broken", SETTINGS, resume=True, progress=False)
+    assert torch.equal(weights(again), weights(whole))
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    assert torch.equal(weights(load(tmp_path / "broken")), weights(load(tmp_path / "whole")))
+
+
+def test_a_finished_run_resumes_to_itself(data, tmp_path):
+    train(network(data), data, tmp_path, SETTINGS, progress=False)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    model = network(data)
+    train(model, data, tmp_path, SETTINGS, resume=True, progress=False)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert torch.equal(weights(model), weights(load(tmp_path)))
+
+
+def test_a_folder_in_use_is_not_overwritten(data, tmp_path):
+    train(network(data), data, tmp_path, SETTINGS, progress=False)
+    with pytest.raises(GraphgenError, match="--resume"):
+        train(network(data), data, tmp_path, SETTINGS, progress=False)
+    with pytest.raises(GraphgenError, match="other settings"):
+        train(network(data), data, tmp_path, TrainSettings(epochs=5, batch_size=16), resume=True, progress=False)
+
+
+def test_a_damaged_state_is_named(data, tmp_path):
+    train(network(data), data, tmp_path, SETTINGS, progress=False)
+    state = tmp_path / "training.safetensors"
+    state.write_bytes(state.read_bytes()[:200])
+    with pytest.raises(GraphgenError, match=r"training\.safetensors"):
+        train(network(data), data, tmp_path, SETTINGS, resume=True, progress=False)
+
+
+def test_numbers_that_are_not_finite_stop_the_run_by_name(data, tmp_path):
+    model = network(data)
+    with torch.no_grad():
+        model.field.out.bias[0] = torch.nan
+    with pytest.raises(GraphgenError, match="training step 0"):
+        train(model, data, tmp_path, SETTINGS, progress=False)
+
+
+def test_settings_are_checked():
+    with pytest.raises(GraphgenError, match="epochs"):
+        TrainSettings(epochs=0)
