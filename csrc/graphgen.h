@@ -12,13 +12,7 @@
 extern "C" {
 #endif
 
-typedef enum {
-  GG_OK = 0,
-  GG_INVALID_ARGUMENT = 1,
-  GG_OUT_OF_RANGE = 2,
-  GG_NO_CUDA = 3,
-  GG_CUDA_ERROR = 4
-} gg_status;
+typedef enum { GG_OK = 0, GG_INVALID_ARGUMENT = 1, GG_OUT_OF_RANGE = 2, GG_NO_CUDA = 3, GG_CUDA_ERROR = 4 } gg_status;
 typedef enum { GG_FLOAT32 = 0, GG_FLOAT64 = 1, GG_BFLOAT16 = 2 } gg_dtype;  // bfloat16 accumulates in float32
 typedef enum { GG_INT32 = 0, GG_INT64 = 1 } gg_index;
 typedef enum { GG_CPU = 0, GG_CUDA = 1 } gg_device;

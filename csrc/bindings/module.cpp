@@ -20,8 +20,8 @@ PYBIND11_MODULE(_C, module) {
 
   module.def(
       "segment_reduce",
-      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index,
-         int reduce, int64_t rows, int device, int threads, Address stream) {
+      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index, int reduce,
+         int64_t rows, int device, int threads, Address stream) {
         gg_segment_reduce_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_reduce(&p, &where));
@@ -29,8 +29,8 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "segment_broadcast",
-      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index,
-         int reduce, int64_t rows, int device, int threads, Address stream) {
+      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index, int reduce,
+         int64_t rows, int device, int threads, Address stream) {
         gg_segment_broadcast_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_broadcast(&p, &where));
@@ -38,9 +38,8 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "neighbor_reduce",
-      [](Address x, Address weight, Address rowptr, Address neighbor, Address edge, Address result,
-         int64_t rows, int64_t features, int dtype, int index, int reduce, int device, int threads,
-         Address stream) {
+      [](Address x, Address weight, Address rowptr, Address neighbor, Address edge, Address result, int64_t rows,
+         int64_t features, int dtype, int index, int reduce, int device, int threads, Address stream) {
         gg_neighbor_reduce_params p{in(x), in(weight), in(rowptr), in(neighbor), in(edge), out(result),
                                     rows,  features,   dtype,      index,        reduce};
         gg_place where = place(device, threads, stream);
@@ -49,8 +48,8 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "edge_dot",
-      [](Address target, Address source, Address rowptr, Address neighbor, Address edge, Address result,
-         int64_t rows, int64_t features, int dtype, int index, int device, int threads, Address stream) {
+      [](Address target, Address source, Address rowptr, Address neighbor, Address edge, Address result, int64_t rows,
+         int64_t features, int dtype, int index, int device, int threads, Address stream) {
         gg_edge_dot_params p{in(target),  in(source), in(rowptr), in(neighbor), in(edge),
                              out(result), rows,       features,   dtype,        index};
         gg_place where = place(device, threads, stream);
@@ -59,10 +58,10 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "message_sum",
-      [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2,
-         Address b2, Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type,
-         Address result, Address partial, int64_t rows, int64_t features, int64_t types, int order,
-         int activation, int by_type, int dtype, int index, int device, int threads, Address stream) {
+      [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2, Address b2,
+         Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type, Address result,
+         Address partial, int64_t rows, int64_t features, int64_t types, int order, int activation, int by_type,
+         int dtype, int index, int device, int threads, Address stream) {
         gg_message_sum_params p{{in(t0), in(t1), in(t2), in(t3)},
                                 {in(s0), in(s1), in(s2), in(s3)},
                                 {in(b0), in(b1), in(b2), in(b3)},
@@ -85,8 +84,8 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "linear",
-      [](Address x, Address weight, Address bias, Address result, int64_t rows, int64_t inner, int64_t outer,
-         int dtype, int device, int threads, Address stream) {
+      [](Address x, Address weight, Address bias, Address result, int64_t rows, int64_t inner, int64_t outer, int dtype,
+         int device, int threads, Address stream) {
         gg_linear_params p{in(x), in(weight), in(bias), out(result), rows, inner, outer, dtype};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_linear(&p, &where));
@@ -94,8 +93,8 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "activate",
-      [](Address x, Address result, int64_t count, int order, int activation, int dtype, int device,
-         int threads, Address stream) {
+      [](Address x, Address result, int64_t count, int order, int activation, int dtype, int device, int threads,
+         Address stream) {
         gg_activate_params p{in(x), out(result), count, order, activation, dtype};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_activate(&p, &where));
@@ -113,8 +112,7 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "noise",
       [](Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, uint64_t seed,
-         uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads,
-         Address stream) {
+         uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads, Address stream) {
         gg_noise_params p{in(ptr), in(graph_id),  out(result), graphs,       features,
                           seed,    stream_number, step,        distribution, dtype};
         gg_place where = place(device, threads, stream);

@@ -1,8 +1,10 @@
 // The C interface: checks, and the way to the CPU or the CUDA kernel.
 #include "cpu_kernels.h"
+#include "cuda_kernels.h"
 #include "indices.h"
 #include "status.h"
-#include "cuda_kernels.h"
+
+#include <initializer_list>
 
 namespace gg {
 
@@ -30,30 +32,41 @@ static gg_status check_segments(const Params& p, const gg_place& place) {
                   static_cast<long long>(p.rows));
   return GG_OK;
 }
-static gg_status check(const gg_segment_reduce_params& p, const gg_place& place) { return check_segments(p, place); }
+// A code outside its enum would silently take the last branch of a dispatch.
+static gg_status check_code(const char* name, int64_t value, int64_t count) {
+  if (value >= 0 && value < count) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "%s %lld: expected 0 to %lld", name, static_cast<long long>(value),
+              static_cast<long long>(count - 1));
+}
+static gg_status first_failure(std::initializer_list<gg_status> checks) {
+  for (gg_status status : checks)
+    if (status) return status;
+  return GG_OK;
+}
+
+static gg_status check(const gg_segment_reduce_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2), check_segments(p, place)});
+}
 static gg_status check(const gg_segment_broadcast_params& p, const gg_place& place) {
-  return check_segments(p, place);
+  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2), check_segments(p, place)});
 }
-// Likewise: rows that no graph owns would stay unwritten, and an id past the counter's 48 bits would be another's.
-static gg_status check(const gg_noise_params& p, const gg_place& place) {
-  if (place.device != GG_CPU) return GG_OK;
-  const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
-  const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
-  if (ptr[0] != 0)
-    return fail(GG_OUT_OF_RANGE, "ptr: must start at 0, starts at %lld", static_cast<long long>(ptr[0]));
-  for (int64_t g = 0; g < p.graphs; ++g) {
-    if (ptr[g + 1] < ptr[g])
-      return fail(GG_OUT_OF_RANGE, "ptr: falls from %lld to %lld at graph %lld", static_cast<long long>(ptr[g]),
-                  static_cast<long long>(ptr[g + 1]), static_cast<long long>(g));
-    if (graph_id && (graph_id[g] < 0 || graph_id[g] >> 48))
-      return fail(GG_INVALID_ARGUMENT, "graph_ids: %lld of graph %lld is not in [0, 2^48)",
-                  static_cast<long long>(graph_id[g]), static_cast<long long>(g));
-  }
-  return GG_OK;
+static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
+  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2)});
 }
-template <class Params>
-static gg_status check(const Params&, const gg_place&) {
-  return GG_OK;
+static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
+static gg_status check(const gg_message_sum_params& p, const gg_place&) {
+  if (p.by_type && p.rows > 0 && !p.partial)
+    return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
+  return first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
+                        check_code("activation", p.activation, 2)});
+}
+static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
+static gg_status check(const gg_activate_params& p, const gg_place&) {
+  return first_failure({check_code("order", p.order, GG_MESSAGE_ORDERS), check_code("activation", p.activation, 2)});
+}
+static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
+static gg_status check(const gg_noise_params& p, const gg_place&) {
+  return first_failure({check_code("distribution", p.distribution, 3), check_code("stream", p.stream, 65536)});
 }
 
 template <class Params, class CudaKernel>

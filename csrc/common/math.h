@@ -60,9 +60,8 @@ GG_HD void exp_parts(Real x, Real& scale, Real& rest) {
                         4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1};
     rest = horner(r, c) * r * r + r;
   } else {
-    const double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800,
-                        1.0 / 362880,     1.0 / 40320,     1.0 / 5040,     1.0 / 720,
-                        1.0 / 120,        1.0 / 24,        1.0 / 6,        0.5};
+    const double c[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
+                        1.0 / 5040,       1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
     rest = horner(r, c) * r * r + r;
   }
   constexpr Integer zero{};
@@ -76,10 +75,11 @@ GG_HD Real exp_(Real x) {
   Real scale, rest;
   exp_parts(x, scale, rest);
   Real value = scale * rest + scale;
-  // Past the clamp exp(x) is inf, and a NaN stays a NaN, as with the standard library.
+  // Past the clamp exp(x) is 0 or inf, and a NaN stays a NaN.
   constexpr bool single = sizeof(typename RealTraits<Real>::Scalar) == 4;
   Real past = x * constant<Real>(single ? 3e38 : 1e308);
   value = x > constant<Real>(single ? 88.0 : 709.0) ? past * past : value;
+  value = x < constant<Real>(single ? -87.0 : -708.0) ? constant<Real>(0) : value;
   return x == x ? value : x;
 }
 

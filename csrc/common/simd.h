@@ -125,6 +125,19 @@ GG_HD void store_partial(double* at, doublev value, int count) {
 }
 #endif
 
+// A value that no later sum may be fused with. The compiler fuses a product into a sum in one kind of tile and not in
+// another, and a column's bits must not depend on the tile that holds it: vmap puts a graph's columns elsewhere when
+// its batch mates change.
+template <class Vector>
+GG_HD Vector rounded(Vector value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
 // A run of features held in registers: `vectors` full vectors, or one partly filled.
 template <class Storage, int N, bool partly>
 struct Tile {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -37,18 +38,22 @@ class ThreadPool {
  private:
   void grow(int workers) {
     std::lock_guard<std::mutex> lock(mutex_);
-    while (static_cast<int>(threads_.size()) < workers) {
-      threads_.emplace_back([this, seen = generation_]() mutable {
-        for (;;) {
-          {
-            std::unique_lock<std::mutex> lock(mutex_);
-            wake_.wait(lock, [&] { return generation_ != seen; });
-            seen = generation_;
+    // With fewer threads than asked for, the caller does more of the work itself.
+    try {
+      while (static_cast<int>(threads_.size()) < workers) {
+        threads_.emplace_back([this, seen = generation_]() mutable {
+          for (;;) {
+            {
+              std::unique_lock<std::mutex> lock(mutex_);
+              wake_.wait(lock, [&] { return generation_ != seen; });
+              seen = generation_;
+            }
+            drain();
           }
-          drain();
-        }
-      });
-      threads_.back().detach();
+        });
+        threads_.back().detach();
+      }
+    } catch (const std::system_error&) {
     }
   }
 

@@ -22,14 +22,14 @@ static void softmax_row(const S* x, S* out, int64_t features) {
     }
   });
   for_each_tile<S>(features, [&](auto tile) {
-    for (int v = 0; v < decltype(tile)::vectors; ++v)
-      tile.write(out, v, softmax_term(tile.read(x, v), shift) / sum);
+    for (int v = 0; v < decltype(tile)::vectors; ++v) tile.write(out, v, softmax_term(tile.read(x, v), shift) / sum);
   });
 }
 
 void softmax(const gg_softmax_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     using S = typename decltype(dtype)::type;
+    if (p.features == 0) return;
     auto body = [&](int64_t first, int64_t last) {
       for (int64_t row = first; row < last; ++row)
         softmax_row(static_cast<const S*>(p.x) + row * p.features, static_cast<S*>(p.out) + row * p.features,

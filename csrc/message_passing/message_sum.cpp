@@ -20,8 +20,7 @@ struct Messages {
 
   // term[v] of one slot; `own` holds the target's part of every z.
   template <class Tile, class Vector, int N>
-  GG_MEMBER void terms(const Tile& tile, const Vector (&own)[Order + 1][N], int64_t slot,
-                       Vector (&term)[N]) const {
+  GG_MEMBER void terms(const Tile& tile, const Vector (&own)[Order + 1][N], int64_t slot, Vector (&term)[N]) const {
     const int64_t j = neighbor[slot], t = type ? type[slot] : 0;
     for (int v = 0; v < N; ++v) {
       Vector z[Order + 1];
@@ -30,7 +29,7 @@ struct Messages {
         if (p.source[m]) z[m] += tile.read(row(p.source, m, j), v);
         if (p.bias[m]) z[m] += tile.read(row(p.bias, m, t), v);
       }
-      term[v] = message_term<Kind, Order>(z);
+      term[v] = rounded(message_term<Kind, Order>(z));
     }
   }
 

@@ -62,18 +62,14 @@ static void dot_rows(const gg_edge_dot_params& p, int64_t first, int64_t last) {
 
 void neighbor_reduce(const gg_neighbor_reduce_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
-    auto body = [&](int64_t first, int64_t last) {
-      reduce_rows<typename decltype(dtype)::type>(p, first, last);
-    };
+    auto body = [&](int64_t first, int64_t last) { reduce_rows<typename decltype(dtype)::type>(p, first, last); };
     for_rows(p.rows, 4 * p.features, threads, body);
   });
 }
 
 void edge_dot(const gg_edge_dot_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
-    auto body = [&](int64_t first, int64_t last) {
-      dot_rows<typename decltype(dtype)::type>(p, first, last);
-    };
+    auto body = [&](int64_t first, int64_t last) { dot_rows<typename decltype(dtype)::type>(p, first, last); };
     for_rows(p.rows, 4 * p.features, threads, body);
   });
 }

@@ -46,18 +46,14 @@ static void broadcast_rows(const gg_segment_broadcast_params& p, int64_t first, 
 
 void segment_reduce(const gg_segment_reduce_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
-    auto body = [&](int64_t first, int64_t last) {
-      reduce_rows<typename decltype(dtype)::type>(p, first, last);
-    };
+    auto body = [&](int64_t first, int64_t last) { reduce_rows<typename decltype(dtype)::type>(p, first, last); };
     for_rows(p.segments, 8 * p.features, threads, body);
   });
 }
 
 void segment_broadcast(const gg_segment_broadcast_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
-    auto body = [&](int64_t first, int64_t last) {
-      broadcast_rows<typename decltype(dtype)::type>(p, first, last);
-    };
+    auto body = [&](int64_t first, int64_t last) { broadcast_rows<typename decltype(dtype)::type>(p, first, last); };
     for_rows(p.segments, 8 * p.features, threads, body);
   });
 }

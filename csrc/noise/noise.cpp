@@ -35,9 +35,7 @@ struct Lanes<uint32v> {
     }
 #endif
   }
-  static GG_MEMBER floatv from_signed(uint32v bits) {
-    return __builtin_convertvector(bit_cast<int32v>(bits), floatv);
-  }
+  static GG_MEMBER floatv from_signed(uint32v bits) { return __builtin_convertvector(bit_cast<int32v>(bits), floatv); }
   static GG_MEMBER floatv square_root(floatv x) {
     for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
     return x;
@@ -49,8 +47,7 @@ template <bool upper, class Vector>
 GG_HD Vector interleave(Vector a, Vector b) {
   constexpr int lanes = GG_VECTOR_BYTES / 4;
   int32v order{};
-  for (int lane = 0; lane < lanes; ++lane)
-    order[lane] = (lane & 1) * lanes + lane / 2 + (upper ? lanes / 2 : 0);
+  for (int lane = 0; lane < lanes; ++lane) order[lane] = (lane & 1) * lanes + lane / 2 + (upper ? lanes / 2 : 0);
   return __builtin_shuffle(a, b, order);
 }
 
@@ -59,8 +56,7 @@ namespace GG_ISA {
 constexpr int kLanes = GG_VECTOR_BYTES / 4;
 
 // One block a lane: counters first_block + 0, 1, 2, ...
-static inline void draw_words(const gg_noise_params& p, int64_t graph_id, int64_t first_block,
-                              uint32v (&words)[4]) {
+static inline void draw_words(const gg_noise_params& p, int64_t graph_id, int64_t first_block, uint32v (&words)[4]) {
   for (int lane = 0; lane < kLanes; ++lane) words[0][lane] = static_cast<uint32_t>(first_block) + lane;
   words[1] = uint32v{} + p.step;
   words[2] = uint32v{} + static_cast<uint32_t>(graph_id);

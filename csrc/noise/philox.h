@@ -74,8 +74,7 @@ GG_HD Real log_unit(Real u) {
   const Words bits = bit_cast<Words>(u);
   // Mantissa in [sqrt(1/2), sqrt(2)): subtracting the bits of sqrt(1/2) moves the exponent's turn there.
   const Words shifted = bits - 0x3f3504f3u;
-  const Real e =
-      Lanes<Words>::from_signed(shifted >> 23) - bit_cast<Real>((shifted >> 31) * 0x44000000u + Words{});
+  const Real e = Lanes<Words>::from_signed(shifted >> 23) - bit_cast<Real>((shifted >> 31) * 0x44000000u + Words{});
   const Real x = bit_cast<Real>((shifted & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
   const Real z = x * x;
   const double c[] = {7.0376836292e-2,  -1.1514610310e-1, 1.1676998740e-1,  -1.2420140846e-1, 1.4249322787e-1,
@@ -102,8 +101,7 @@ GG_HD void box_muller(Words word0, Words word1, Real& first, Real& second) {
   // and 3.
   const Words odd = (quarter & 1u) * 0xffffffffu, cosine_bits = bit_cast<Words>(cosine),
               sine_bits = bit_cast<Words>(sine);
-  const Words along = (cosine_bits & ~odd) | (sine_bits & odd),
-              across = (sine_bits & ~odd) | (cosine_bits & odd);
+  const Words along = (cosine_bits & ~odd) | (sine_bits & odd), across = (sine_bits & ~odd) | (cosine_bits & odd);
   first = radius * bit_cast<Real>(along ^ (((quarter + 1u) & 2u) << 30));
   second = radius * bit_cast<Real>(across ^ ((quarter & 2u) << 30));
 }

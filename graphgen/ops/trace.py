@@ -68,9 +68,19 @@ def divergence(
         v = draw(graph.ptr, x.shape[1], seed, noise.Stream.PROBE, probe, graph_ids, x.dtype)
         value, pushed = _push_forward(f, x, v)
         estimates.append(_graph_dot(v, pushed, graph))
-    traces = torch.stack(estimates)
-    error = traces.std(0) / probes**0.5 if probes > 1 else torch.full_like(traces[0], torch.nan)
-    return value, traces.mean(0), error.detach()
+    trace = _add(estimates) / probes
+    if probes == 1:
+        return value, trace, torch.full_like(trace, torch.nan)
+    variance = _add([(estimate - trace).square() for estimate in estimates]) / (probes - 1)
+    return value, trace, (variance / probes).sqrt().detach()
+
+
+def _add(terms: list[Tensor]) -> Tensor:
+    """In their order: torch's own sums add in another one when the number of graphs changes."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def _push_forward(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

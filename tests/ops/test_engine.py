@@ -48,6 +48,27 @@ for features in (1, 3, 16, 37, 135):
         compare("linear", ops.linear(x, matrix, matrix[0]), reference.linear(X, M, M[0]))
         compare("softmax", ops.softmax(x), reference.softmax(X))
 
+# A column's bits do not depend on the vector or the tile it stands in: vmap moves a graph's columns about.
+turned = graph.transpose
+edges = (graph.rowptr, graph.col, graph.edge_attr, turned.rowptr, turned.col, turned.edge_attr)
+for dtype in tolerance:
+    def columns(rows):
+        return torch.randn(rows, 1).to(dtype).expand(rows, 135).contiguous()
+
+    def same(what, out):
+        assert torch.equal(out, out[:, :1].expand_as(out)), (what, dtype)
+
+    for kind in ("silu", "tanh"):
+        for order in range(4):
+            parts = [columns(rows) for _ in range(order + 1) for rows in (50, 50, 3)]
+            for by_type in (False, True):
+                op = getattr(torch.ops.graphgen, f"message_sum_{{order}}")
+                same(f"message_sum_{{order}} {{kind}}", op(*parts, *edges, 50, 135, 3, kind, by_type))
+            same(f"activation {{order}} {{kind}}", torch.ops.graphgen.activation(columns(50), kind, order))
+    same("neighbor_reduce", ops.neighbor_reduce(columns(50), graph, torch.randn(130).to(dtype), "mean"))
+    same("segment_reduce", ops.segment_reduce(columns(50), ptr, "mean"))
+    same("linear", ops.linear(torch.randn(50, 23).to(dtype), columns(23), columns(1)[0]))
+
 digest = hashlib.sha256()
 ids = torch.tensor([3, 2**40, 7])
 for name in ("uniform", "normal", "rademacher"):
