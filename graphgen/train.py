@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import graphgen
-from graphgen import ops
+from graphgen import __version__, ops
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
@@ -191,7 +190,7 @@ def train(
                 )
                 model.save(folder)
             checkpoint.save_tensors(folder / STATE, learner.state())
-            environment = {"graphgen": graphgen.__version__, "torch": torch.__version__, "device": device}
+            environment = {"graphgen": __version__, "torch": torch.__version__, "device": device}
             checkpoint.write_json(
                 folder / LOG,
                 {

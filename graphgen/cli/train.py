@@ -33,17 +33,18 @@ def train(
 
     from graphgen import train as workflow
     from graphgen.errors import GraphgenError
-    from graphgen.models.graph_cnf import OBJECTIVES, GraphCNF
+    from graphgen.models import MODELS
+    from graphgen.models.graph_cnf import OBJECTIVES
 
-    if model != GraphCNF.name:
-        raise GraphgenError(f"model {model!r}: there is {GraphCNF.name}")
+    if model not in MODELS:
+        raise GraphgenError(f"model {model!r}: choose one of {', '.join(MODELS)}")
     if objective not in OBJECTIVES:
         raise GraphgenError(f"--objective {objective}: choose one of {', '.join(OBJECTIVES)}")
     check_device(device)
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, objective=objective)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    network = GraphCNF(data.vocabulary, hidden=hidden, layers=layers)
+    network = MODELS[model](data.vocabulary, hidden=hidden, layers=layers)
     records = workflow.train(network, data, out, settings, resume, device)
     last = records[-1]
     log(

@@ -86,19 +86,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise GraphgenError(f"{path}: not a JSON object; the checkpoint is damaged, train or copy it again")
     return content
-
-
-def load(folder: str | os.PathLike[str]) -> Any:
-    """The model saved in a folder.
-
-    Raises:
-        GraphgenError: no model there, damaged files, or a model this version does not know.
-    """
-    from graphgen.models.graph_cnf import GraphCNF
-
-    known = {model.name: model for model in (GraphCNF,)}
-    description, weights = read(folder)
-    name = description.get("model")
-    if name not in known:
-        raise GraphgenError(f"{folder}: model {name!r}, this version knows {sorted(known)}; update graphgen")
-    return known[name].restore(description, weights, str(folder))

@@ -56,7 +56,7 @@ def test_activation_and_its_slopes_are_accurate_everywhere(kind, dtype):
     eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
     for order in range(4):
         error = (ours.double() - exact).abs().detach()
-        # Slopes hold 1 - s and 1 - t^2, which cancel: they are as exact as torch's, relative to 1 and not to themselves.
+        # Slopes hold 1 - s and 1 - t^2, which cancel: exact relative to 1, as torch is, and not to themselves.
         room = (4 * eps * exact.abs() + tiny if order == 0 else 16 * eps * (exact.abs() + 1)).detach()
         worst = int((error - room).argmax())
         assert bool((error <= room)[worst]), f"order {order} at {float(x[worst])}: {float(error[worst]):.3g}"

@@ -1,0 +1,130 @@
+"""The divergence of a message passing field: ours against the loops that flows use today.
+
+    python bench/bench_trace.py [--device cuda] [--threads 1] [--json out.json]
+
+The peers differentiate the same field written in plain torch: a backward product per probe (FFJORD, ModFlow), one per
+state number for the exact trace, and torch.func's vmap of jvp over a basis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from _bench import NODES, Case, arguments, molecules, run
+from torch import Tensor
+
+from graphgen import GraphBatch, ops
+from graphgen.ops import reference
+
+HIDDEN = 64
+
+
+def field(graph: GraphBatch, features: int, space) -> Callable[[Tensor], Tensor]:
+    """Two rounds of messages, from `space`: graphgen.ops or its plain torch twin."""
+    generator = torch.Generator().manual_seed(1)
+
+    def weight(*shape: int) -> Tensor:
+        return (torch.randn(*shape, generator=generator) / shape[0] ** 0.5).to(graph.device)
+
+    rounds = [
+        (weight(inner, HIDDEN), weight(inner, HIDDEN), weight(3, HIDDEN), weight(HIDDEN, HIDDEN))
+        for inner in (features, HIDDEN)
+    ]
+    out = weight(HIDDEN, features)
+
+    def f(x: Tensor) -> Tensor:
+        for target, source, bias, mix in rounds:
+            sums = space.message_sum(space.linear(x, target), space.linear(x, source), bias, graph)
+            x = space.activation(space.linear(sums, mix))
+        return space.linear(x, out)
+
+    return f
+
+
+def hutchinson_by_vjp(f: Callable[[Tensor], Tensor], x: Tensor, graph: GraphBatch) -> Tensor:
+    v = torch.randint(0, 2, x.shape, device=x.device).to(x.dtype).mul_(2).sub_(1)
+    at = x.detach().requires_grad_()
+    (pulled,) = torch.autograd.grad(f(at), at, v)
+    return x.new_zeros(graph.num_graphs).index_add_(0, graph.batch, (pulled * v).sum(1))
+
+
+def exact_by_vjp_loop(f: Callable[[Tensor], Tensor], x: Tensor, graph: GraphBatch) -> Tensor:
+    """One backward pass per number of a molecule, all molecules at once; they all have the same size here."""
+    at = x.detach().requires_grad_()
+    value = f(at)
+    size = x.numel() // graph.num_graphs
+    trace = x.new_zeros(graph.num_graphs)
+    for number in range(size):
+        v = torch.zeros(graph.num_graphs, size, device=x.device)
+        v[:, number] = 1
+        (pulled,) = torch.autograd.grad(value, at, v.view_as(x), retain_graph=True)
+        trace += pulled.view(graph.num_graphs, size)[:, number]
+    return trace
+
+
+def exact_by_vmap(f: Callable[[Tensor], Tensor], x: Tensor, graph: GraphBatch) -> Tensor:
+    size = x.numel() // graph.num_graphs
+    basis = torch.eye(size, device=x.device).unsqueeze(1).expand(-1, graph.num_graphs, -1)
+    pushed = torch.vmap(lambda v: torch.func.jvp(f, (x,), (v.reshape(x.shape),))[1])(basis)
+    return pushed.reshape(size, graph.num_graphs, size).diagonal(dim1=0, dim2=2).sum(1)
+
+
+def cases_at(count: int, features: int, device: str) -> list[Case]:
+    graph = molecules(count, device)
+    x = torch.randn(graph.num_nodes, features, device=device)
+    ours, plain = field(graph, features, ops), field(graph, features, reference)
+    shape = {"molecules": count, "d": NODES * features}
+
+    def divergence(method: str) -> Callable[[], object]:
+        return lambda: ops.divergence(ours, x, graph, method=method)
+
+    leaves = x.clone().requires_grad_()
+
+    def trained() -> object:
+        value, trace, _ = ops.divergence(ours, leaves, graph)
+        return torch.autograd.grad(trace.sum() + value.square().sum(), leaves)
+
+    def trained_in_torch() -> object:
+        v = torch.randint(0, 2, x.shape, device=device).to(x.dtype).mul_(2).sub_(1)
+        value = plain(leaves)
+        (pulled,) = torch.autograd.grad(value, leaves, v, create_graph=True)
+        return torch.autograd.grad((pulled * v).sum() + value.square().sum(), leaves)
+
+    with_value = {"graphgen": lambda: ours(x), "reference": lambda: plain(x)}
+    cases = [
+        Case("field value", shape, with_value),
+        Case(
+            "value + Hutchinson",
+            shape,
+            {
+                "graphgen": divergence("hutchinson"),
+                "vjp": lambda: hutchinson_by_vjp(plain, x, graph),
+                "field value": lambda: ours(x),
+            },
+        ),
+        Case("value + Hutchinson, and its gradient", shape, {"graphgen": trained, "vjp, double": trained_in_torch}),
+    ]
+    if count <= 128:
+        cases.append(
+            Case(
+                "exact",
+                shape,
+                {
+                    "graphgen": divergence("exact"),
+                    "vjp loop": lambda: exact_by_vjp_loop(plain, x, graph),
+                    "vmap of jvp": lambda: exact_by_vmap(plain, x, graph),
+                },
+            )
+        )
+    return cases
+
+
+def main() -> None:
+    chosen = arguments(__doc__.splitlines()[0])
+    sizes = [(1, 5), (128, 5), (1024, 5)]
+    run("trace", [case for size in sizes for case in cases_at(*size, chosen.device)], chosen)
+
+
+if __name__ == "__main__":
+    main()
