@@ -46,10 +46,9 @@ def cases_of(
                 skipped[way] = f"{name} {part}: {str(error).splitlines()[0]}"
                 continue
             calls.setdefault(part, {})[way] = call
+    work = {"forward": flops, "forward+backward": 3 * flops}
     return [
-        Case(
-            f"{name} {part}", shape, candidates, moved[part], flops if part == "forward" else 3 * flops, skipped=skipped
-        )
+        Case(f"{name} {part}", shape, candidates, moved[part], work[part], skipped=skipped)
         for part, candidates in calls.items()
     ]
 

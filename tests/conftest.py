@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 
 import pytest
@@ -82,6 +83,7 @@ def _threads(count: int):
 def _run_python(program: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program],
+        cwd=tempfile.gettempdir(),  # not where the sources would hide the installed package
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

@@ -36,6 +36,8 @@ def randn(*shape, seed, dtype=torch.float64):
 
 def poison() -> None:
     """Leave NaN in the memory that the next outputs get, of any size up to some MB."""
+    if os.environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING") == "1":
+        return  # nothing is kept for the next output, and memory checkers see to what is unwritten
     held = [torch.full((1 << power,), torch.nan, device=DEVICE) for power in range(4, 21) for _ in range(3)]
     del held
 
@@ -322,19 +324,9 @@ def test_offsets_beyond_thirty_one_bits():
         assert back[-1].tolist() == [2.0] * features
         assert bool((back[1:-2] == 1).all())
         del back
-    ops_out = ops.activation(src, "tanh")
-    assert torch.equal(ops_out[-1], ops.activation(src[-1:], "tanh")[0])
-    del ops_out
+    assert torch.equal(ops.activation(src, "tanh")[-1], ops.activation(src[-1:], "tanh")[0])
     assert torch.equal(ops.softmax(src)[-1], ops.softmax(src[-1:])[0])
-    ptr = torch.tensor([0, rows - 1, rows], device=DEVICE)
-    noise = ops.uniform(ptr, features, 1, dtype=torch.bfloat16)
-    assert torch.equal(
-        noise[-1:],
-        ops.uniform(
-            ptr[:2] * 0 + torch.tensor([0, 1], device=DEVICE),
-            features,
-            1,
-            graph_ids=torch.tensor([1], device=DEVICE),
-            dtype=torch.bfloat16,
-        ),
-    )
+    # The last row belongs to graph 1, whose bits are the same in a batch of its own.
+    ptr, alone = torch.tensor([0, rows - 1, rows], device=DEVICE), torch.tensor([0, 1], device=DEVICE)
+    noise = ops.uniform(ptr, features, 1)
+    assert torch.equal(noise[-1:], ops.uniform(alone, features, 1, graph_ids=alone[1:]))

@@ -55,7 +55,7 @@ static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
 }
 static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
-  if (p.by_type && p.rows > 0 && !p.partial)
+  if (p.by_type && p.rows * p.types * p.features > 0 && !p.partial)
     return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
   return first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
                         check_code("activation", p.activation, 2)});
@@ -65,8 +65,22 @@ static gg_status check(const gg_activate_params& p, const gg_place&) {
   return first_failure({check_code("order", p.order, GG_MESSAGE_ORDERS), check_code("activation", p.activation, 2)});
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
-static gg_status check(const gg_noise_params& p, const gg_place&) {
-  return first_failure({check_code("distribution", p.distribution, 3), check_code("stream", p.stream, 65536)});
+static gg_status check(const gg_noise_params& p, const gg_place& place) {
+  if (gg_status status =
+          first_failure({check_code("distribution", p.distribution, 3), check_code("stream", p.stream, 65536)}))
+    return status;
+  if (place.device != GG_CPU) return GG_OK;
+  const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
+  const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
+  if (ptr[0] != 0) return fail(GG_OUT_OF_RANGE, "ptr: must start at 0, starts at %lld", static_cast<long long>(ptr[0]));
+  for (int64_t g = 0; g < p.graphs; ++g) {
+    if (ptr[g + 1] < ptr[g])
+      return fail(GG_OUT_OF_RANGE, "ptr: falls at graph %lld; it must never fall", static_cast<long long>(g));
+    if (graph_id && (graph_id[g] < 0 || graph_id[g] >> 48))
+      return fail(GG_INVALID_ARGUMENT, "graph_ids: graph %lld has %lld, which is not in [0, 2^48)",
+                  static_cast<long long>(g), static_cast<long long>(graph_id[g]));
+  }
+  return GG_OK;
 }
 
 template <class Params, class CudaKernel>
