@@ -27,6 +27,10 @@ const char* gg_message(void);
 const char* gg_instruction_set(void);  // what the CPU kernels run on: x86-64-v2, v3, v4 or baseline
 int32_t gg_built_with_cuda(void);
 
+// Run on the GNU OpenMP team that the process already has, given the address of its GOMP_parallel (null: on our own
+// threads again). Results do not change.
+void gg_lend_openmp(void* gomp_parallel);
+
 // out[s] = reduce over rows r in [ptr[s], ptr[s+1]) of src[r]; an empty segment gives 0.
 typedef enum { GG_SUM = 0, GG_MEAN = 1 } gg_reduce;
 typedef struct {

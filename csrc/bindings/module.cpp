@@ -17,6 +17,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("message", [] { return gg_message(); });
   module.def("instruction_set", [] { return gg_instruction_set(); });
   module.def("built_with_cuda", [] { return gg_built_with_cuda() != 0; });
+  module.def("lend_openmp", [](Address gomp_parallel) { gg_lend_openmp(out(gomp_parallel)); });
 
   module.def(
       "segment_reduce",

@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include "../graphgen.h"
+
 #include <pthread.h>
 
 #include <atomic>
@@ -91,7 +93,29 @@ class ThreadPool {
 ThreadPool* pool = nullptr;
 std::once_flag made;
 
-void renew() { pool = new ThreadPool; }
+// The caller's OpenMP team, if it lent us one. Two pools of as many threads as there are cores get in each other's
+// way: idle OpenMP threads spin for milliseconds on the core that a thread of ours was given work on.
+using ParallelRegion = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+std::atomic<ParallelRegion> lent_team{nullptr};
+
+struct Shared {
+  Range work;
+  void* context;
+  int64_t count, ranges;
+  std::atomic<int64_t> next{0};
+};
+
+void take_ranges(void* data) {
+  // By a counter, since the team may be smaller than asked for.
+  Shared& shared = *static_cast<Shared*>(data);
+  for (int64_t range; (range = shared.next++) < shared.ranges;)
+    shared.work(shared.context, shared.count * range / shared.ranges, shared.count * (range + 1) / shared.ranges);
+}
+
+void renew() {
+  pool = new ThreadPool;
+  lent_team = nullptr;  // an OpenMP team does not survive a fork either, and would hang
+}
 
 ThreadPool& the_pool() {
   std::call_once(made, [] {
@@ -108,7 +132,17 @@ void parallel_for(int64_t count, int64_t grain, int threads, Range work, void* c
   int64_t ranges = grain > 0 ? count / grain : count;
   if (ranges > threads) ranges = threads;
   if (ranges <= 1) return work(context, 0, count);
-  the_pool().run(count, ranges, work, context);
+  ThreadPool& own = the_pool();
+  if (ParallelRegion region = lent_team) {
+    Shared shared{work, context, count, ranges};
+    return region(take_ranges, &shared, static_cast<unsigned>(ranges), 0);
+  }
+  own.run(count, ranges, work, context);
 }
 
 }  // namespace gg
+
+extern "C" void gg_lend_openmp(void* gomp_parallel) {
+  gg::the_pool();  // so that a fork takes the team away again
+  gg::lent_team = reinterpret_cast<gg::ParallelRegion>(gomp_parallel);
+}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -14,6 +17,23 @@ INDICES = {torch.int32: 0, torch.int64: 1}
 REDUCES = {"sum": 0, "mean": 1}
 ACTIVATIONS = {"silu": 0, "tanh": 1}
 DISTRIBUTIONS = {"uniform": 0, "normal": 1, "rademacher": 2}
+
+
+def _lend_torch_threads() -> None:
+    """Let the engine run on the threads torch already has; where that is not GNU OpenMP it keeps its own."""
+    if sys.platform != "linux":
+        return
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        loaded = {line.split(maxsplit=5)[-1].strip() for line in maps if "libgomp" in line}
+    folder = os.path.dirname(torch.__file__)
+    # Other packages may have brought a team of their own: torch's is beside torch, or the only one there is.
+    mine = [path for path in loaded if path.startswith(folder)] or list(loaded)
+    if len(mine) == 1:
+        team = ctypes.CDLL(mine[0]).GOMP_parallel
+        _C.lend_openmp(ctypes.cast(team, ctypes.c_void_p).value or 0)
+
+
+_lend_torch_threads()
 
 _ERRORS = {1: ValueError, 2: IndexError}
 _CUDA = _C.built_with_cuda()
