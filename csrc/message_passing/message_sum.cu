@@ -65,7 +65,7 @@ struct MessageRows {
             Real z[Order + 1];
 #pragma unroll
             for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + source[u][m][v] + bias[m][v];
-            sum[v] += message_term<Kind, Order>(z);
+            sum[v] = add_rounded(sum[v], message_term<Kind, Order>(z));
           }
         }
     }
@@ -126,7 +126,7 @@ struct MessageTypes {
             Real z[Order + 1];
 #pragma unroll
             for (int m = 0; m <= Order; ++m) z[m] = own[m] + source[u][m] + bias[m];
-            sum += message_term<Kind, Order>(z);
+            sum = add_rounded(sum, message_term<Kind, Order>(z));
           }
       }
     }

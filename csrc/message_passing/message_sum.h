@@ -14,4 +14,23 @@ GG_HD Real message_term(const Real (&z)[Order + 1]) {
   return term;
 }
 
+#ifdef __CUDACC__
+// A sum that no product is fused into: the compiler does so for one width of a pack and not for another, and a
+// column's bits must not depend on where it stands. The CPU's `rounded` (simd.h) is for the same.
+GG_HD float add_rounded(float sum, float term) {
+#ifdef __CUDA_ARCH__
+  return __fadd_rn(sum, term);
+#else
+  return sum + term;
+#endif
+}
+GG_HD double add_rounded(double sum, double term) {
+#ifdef __CUDA_ARCH__
+  return __dadd_rn(sum, term);
+#else
+  return sum + term;
+#endif
+}
+#endif
+
 }  // namespace gg

@@ -105,7 +105,12 @@ static void fill_signs(const gg_noise_params& p, int64_t graph_id, S* out, int64
                          last_counter_word(p.stream, graph_id)};
     philox(words, p.seed);
     float values[128];
-    for (int bit = 0; bit < 128; ++bit) values[bit] = (words[bit / 32] >> (bit % 32)) & 1 ? 1.0f : -1.0f;
+    for (int first = 0; first < 128; first += kLanes) {
+      uint32v place = {};
+      for (int lane = 0; lane < kLanes; ++lane) place[lane] = static_cast<uint32_t>(first % 32 + lane);
+      const uint32v clear = ~((uint32v{} + words[first / 32]) >> place) & 1u;
+      store(values + first, bit_cast<floatv>(0x3f800000u | clear << 31));  // 1 with the sign bit of a clear bit
+    }
     write_some(out + at, values, count - at < 128 ? count - at : 128);
   }
 }
