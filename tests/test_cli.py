@@ -73,6 +73,13 @@ def test_training_on_malformed_rows_goes_on_and_generates(cli, mixed, tmp_path):
     assert page.count("<svg") >= 2 and not re.search(r"(src|href)=.http", page)
 
 
+def test_a_model_of_a_file_asks_whose_bonds_to_use(cli, mixed):
+    path, _ = mixed
+    cli("train", "-i", path, "-o", "run", "--epochs", "1", "--hidden", "8", "--layers", "1")
+    code, _, err = cli("generate", "run", "-o", "out.csv")
+    assert code == 1 and "--structures" in err
+
+
 def test_resume(cli, mixed):
     path, _ = mixed
     train = ("train", "-i", path, "-o", "run", "--epochs", "1", "--hidden", "8", "--layers", "1")

@@ -43,6 +43,7 @@ def generate(
     from graphgen import generate as workflow
     from graphgen.errors import GraphgenError
     from graphgen.models import checkpoint, load
+    from graphgen.molecules.datasets import SOURCES
     from graphgen.train import LOG
 
     if n < 1 or batch_size < 1 or steps < 1:
@@ -52,9 +53,12 @@ def generate(
     check_device(device)
     network = load(model)
     if structures is None:
-        if not (model / LOG).exists():
-            raise GraphgenError(f"{model}: does not say what it was trained on; name a data set with --structures")
-        structures = str(checkpoint.read_json(model / LOG)["data"]["name"])
+        log_of_run = checkpoint.read_json(model / LOG) if (model / LOG).exists() else {}
+        structures = log_of_run.get("data", {}).get("name")
+        if structures not in SOURCES:
+            raise GraphgenError(
+                f"{model}: was not trained on a named data set; say whose bonds to use with --structures"
+            )
     data, code = load_data(structures, column, rejects_path(out))
     skeletons = take_split(data, split)
     log(f"bonds come from the {split} split of {plain(data.name)} ({len(skeletons):,} molecules); atoms are sampled")

@@ -20,6 +20,7 @@ def train(
     objective: Annotated[str, typer.Option(help="flow-matching (fast) or likelihood.")] = "flow-matching",
     hidden: Annotated[int, typer.Option(help="Width of the network.")] = 64,
     layers: Annotated[int, typer.Option(help="Rounds of message passing.")] = 3,
+    label_smoothing: Annotated[float, typer.Option(help="Share of a label's point that goes to all labels.")] = 0.0,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     column: Column = None,
@@ -44,7 +45,7 @@ def train(
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, objective=objective)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    network = MODELS[model](data.vocabulary, hidden=hidden, layers=layers)
+    network = MODELS[model](data.vocabulary, hidden=hidden, layers=layers, label_smoothing=label_smoothing)
     records = workflow.train(network, data, out, settings, resume, device)
     last = records[-1]
     log(

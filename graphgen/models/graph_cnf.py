@@ -52,6 +52,8 @@ class GraphCNF(nn.Module):
         vocabulary: the atom types.
         hidden, layers, context_layers: size of the :class:`~graphgen.fields.NeighbourhoodField`.
         scale: distance of the labels' points from the origin, in units of the noise.
+        label_smoothing: s moves the point of label k from ``scale e_k`` to ``scale ((1 - s) e_k + s / c)``, as the
+            modular flow does; what stands above about e_k holds of these points.
     """
 
     name = "graph-cnf"
@@ -63,11 +65,21 @@ class GraphCNF(nn.Module):
         layers: int = 3,
         context_layers: int = 3,
         scale: float = 8.0,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1 or scale <= 0:
+            raise GraphgenError(f"label_smoothing ({label_smoothing}) must be in [0, 1) and scale ({scale}) above 0")
         self.vocabulary = vocabulary
-        self.settings = {"hidden": hidden, "layers": layers, "context_layers": context_layers, "scale": scale}
-        self.scale = scale
+        self.settings = {
+            "hidden": hidden,
+            "layers": layers,
+            "context_layers": context_layers,
+            "scale": scale,
+            "label_smoothing": label_smoothing,
+        }
+        self.spread = scale * (1 - label_smoothing)
+        self.shift = scale * label_smoothing / len(vocabulary)
         self.field = NeighbourhoodField(len(vocabulary), len(BOND_TYPES), hidden, layers, context_layers)
 
     # ---- the flow ---------------------------------------------------------------------------------------------------
@@ -77,7 +89,7 @@ class GraphCNF(nn.Module):
         field = self.field.bind(graph)
 
         def logits(t: Tensor, x: Tensor) -> Tensor:
-            sharpness = ops.segment_broadcast((t * self.scale).unsqueeze(1), graph.ptr, graph.num_nodes)
+            sharpness = ops.segment_broadcast((t * self.spread).unsqueeze(1), graph.ptr, graph.num_nodes)
             return sharpness * x + field(t, x)
 
         return logits
@@ -85,7 +97,7 @@ class GraphCNF(nn.Module):
     def bind_velocity(self, graph: GraphBatch) -> Callable[[Tensor, Tensor], Tensor]:
         """``(t [B], x [N, c]) -> dx/dt [N, c]``."""
         logits = self.bind_logits(graph)
-        return lambda t, x: ops.softmax(logits(t, x)) * self.scale
+        return lambda t, x: ops.softmax(logits(t, x)) * self.spread + self.shift
 
     def transport(self, x: Tensor, graph: GraphBatch, t0: float = 0.0, t1: float = 1.0, **solver: Any) -> Tensor:
         """Carry points along the flow, from noise (t = 0) to data (t = 1) or, with t0 > t1, back.
@@ -189,15 +201,17 @@ class GraphCNF(nn.Module):
             if not bool(outside.any()):
                 break
         else:
-            raise GraphgenError(f"dequantise: scale {self.scale} leaves almost nothing of a label's cell; raise it")
+            raise GraphgenError(
+                f"dequantise: scale {self.settings['scale']} leaves almost nothing of a label's cell; raise it"
+            )
         cells = batch.graph.ptr.diff().to(z.dtype) * self._log_cell()
         return z, _log_normal(z - centre, batch.graph) - cells
 
     def _log_cell(self) -> float:
-        """log of the share of N(scale e_k, I) that lies in cell k, by quadrature."""
+        """log of the share of a label's blurred point that lies in its own cell, by quadrature."""
         u = torch.linspace(-12, 12, 4801, dtype=torch.float64)
         density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
-        others = torch.special.ndtr(u + self.scale) ** (len(self.vocabulary) - 1)
+        others = torch.special.ndtr(u + self.spread) ** (len(self.vocabulary) - 1)
         return math.log(float(torch.trapezoid(density * others, u)))
 
     # ---- sampling ---------------------------------------------------------------------------------------------------
@@ -227,7 +241,7 @@ class GraphCNF(nn.Module):
 
     def _points(self, atoms: Tensor) -> Tensor:
         weight = self.field.out.weight
-        return nn.functional.one_hot(atoms, len(self.vocabulary)).to(weight.dtype) * self.scale
+        return nn.functional.one_hot(atoms, len(self.vocabulary)).to(weight.dtype) * self.spread + self.shift
 
     def _noise(self, graph: GraphBatch, ids: Tensor, seed: int, stream: Stream, step: int) -> Tensor:
         dtype = self.field.out.weight.dtype

@@ -102,8 +102,24 @@ def test_hutchinson_density_agrees_with_the_exact_one():
     assert (error > 0).all() and ((draws.mean(0) - exact).abs() < 4 * error).all()
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_labels_known_for_sure_are_reached_in_a_straight_line(smoothing):
+    """With one certain label the velocity is the label's point itself: the flow only translates."""
+    model = untrained(FOUR, label_smoothing=smoothing)
+    model.field.out.bias.data = torch.tensor([0.0, 60.0, 0.0, 0.0])
+    noise = torch.randn(3, 4)
+    end = model.transport(noise, single_atoms(3), method="rk4", steps=3)
+    point = 8 * ((1 - smoothing) * torch.tensor([0.0, 1.0, 0.0, 0.0]) + smoothing / 4)
+    assert torch.allclose(end - noise, point.expand(3, 4), atol=1e-4)
+
+
+def test_label_smoothing_is_checked():
+    with pytest.raises(GraphgenError, match="label_smoothing"):
+        untrained(FOUR, label_smoothing=1.0)
+
+
 def test_points_lie_in_their_cells_and_log_q_is_their_density():
-    model = untrained(FOUR, scale=1.0)  # so close that many draws leave the cell
+    model = untrained(FOUR, scale=1.25, label_smoothing=0.2)  # so close that many draws leave the cell
     batch = chains([400] * 10)
     z, log_q = model.dequantise(batch, 3)
     assert torch.equal(z.argmax(1), batch.atoms)
@@ -112,6 +128,7 @@ def test_points_lie_in_their_cells_and_log_q_is_their_density():
     kept = float((raw.argmax(1) == 0).double().mean())
     assert abs(math.exp(model._log_cell()) - kept) < 4 * (kept * (1 - kept) / 400_000) ** 0.5
     centre = torch.nn.functional.one_hot(batch.atoms, 4).float()
+    centre = centre + 0.2 * 1.25 / 4
     per_atom = torch.distributions.Normal(0.0, 1.0).log_prob(z - centre).sum(1) - model._log_cell()
     assert torch.allclose(log_q, per_atom.view(10, 400).sum(1), rtol=1e-5)
 
