@@ -57,8 +57,8 @@ def demo(
         },
         seed=seed,
     )
-    show(found)
     report = out / "report.html"
     found.html(report, training_curve(run), ("epoch", "nats per atom"))
     found.save_json(out / "metrics.json")
+    show(found)
     log(f"everything is in {plain(out)} ({time.monotonic() - started:.0f} s); open {plain(report)} in a browser")

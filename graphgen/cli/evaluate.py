@@ -61,13 +61,13 @@ def evaluate(
         settings=settings,
         seed=seed,
     )
-    show(found)
     if report is not None:
         found.html(report, curve, ("epoch", "nats per atom"))
         log(f"report: {plain(report)}")
     if json is not None:
         found.save_json(json)
         log(f"numbers: {plain(json)}")
+    show(found)
 
 
 def training_curve(run: dict) -> dict[str, list[tuple[float, float]]]:
