@@ -44,6 +44,7 @@ typedef struct {
 gg_status gg_segment_reduce(const gg_segment_reduce_params* params, const gg_place* place);
 
 // The transpose of the above: out[r] = src[s] (for GG_MEAN, divided by the segment's length), r in segment s.
+// The CPU call writes 0 to rows in no segment; the CUDA call leaves them, so its caller clears them first.
 typedef struct {
   const void* src;  // [segments, features] dtype
   const void* ptr;  // [segments + 1] index

@@ -85,7 +85,13 @@ GG_HD Real exp_(Real x) {
 
 template <class Real>
 GG_HD Real sigmoid(Real x) {
-  return constant<Real>(1) / (constant<Real>(1) + exp_(-x));
+  // The clamped exponential does: a NaN passes through it, and past the clamp the sum is 1 or the quotient below
+  // anything that counts, so only where x * sigmoid(x) could grow again is it made 0.
+  Real scale, rest;
+  exp_parts(-x, scale, rest);
+  constexpr bool single = sizeof(typename RealTraits<Real>::Scalar) == 4;
+  const Real value = constant<Real>(1) / (constant<Real>(1) + (scale * rest + scale));
+  return x < constant<Real>(single ? -88.0 : -709.0) ? constant<Real>(0) : value;
 }
 
 template <class Real>

@@ -151,6 +151,15 @@ struct Tile {
     if constexpr (partly) return load_partial(row + first, count);
     return load(row + first + v * Simd<Storage>::lanes);
   }
+  // The same, with `rest` in the lanes past the last feature.
+  Vector read_or(const Storage* row, int v, Vector rest) const {
+    if constexpr (partly) {
+      typename RealTraits<Vector>::Integer lane{};
+      for (int k = 0; k < Simd<Storage>::lanes; ++k) lane[k] = k;
+      return lane < count ? load_partial(row + first, count) : rest;
+    }
+    return read(row, v);
+  }
   void write(Storage* row, int v, Vector value) const {
     if constexpr (partly) return store_partial(row + first, value, count);
     store(row + first + v * Simd<Storage>::lanes, value);

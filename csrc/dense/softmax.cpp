@@ -4,23 +4,34 @@
 #include "../common/rows.h"
 #include "../common/simd.h"
 
+#include <limits>
+
 namespace gg::GG_ISA {
 
 template <class S>
 static void softmax_row(const S* x, S* out, int64_t features) {
   using Real = typename Accumulator<S>::Type;
   using Vector = typename Simd<S>::Vector;
-  constexpr int lanes = Simd<S>::lanes;
   Real highest = load_scalar(x);
-  for (int64_t f = 1; f < features; ++f) highest = softmax_max(highest, load_scalar(x + f));
+  if (features <= Simd<S>::lanes) {
+    for (int64_t f = 1; f < features; ++f) highest = softmax_max(highest, load_scalar(x + f));
+  } else {
+    const Vector first = Vector{} + highest;
+    Vector top = first;
+    for_each_tile<S>(features, [&](auto tile) {
+      for (int v = 0; v < decltype(tile)::vectors; ++v) top = softmax_max(top, tile.read_or(x, v, first));
+    });
+    for (int lane = 0; lane < Simd<S>::lanes; ++lane) highest = softmax_max(highest, static_cast<Real>(top[lane]));
+  }
   const Vector shift = Vector{} + highest;
-  Real sum = 0;
+  const Vector nothing = shift - std::numeric_limits<Real>::infinity();
+  Vector sums{};
   for_each_tile<S>(features, [&](auto tile) {
-    for (int v = 0; v < decltype(tile)::vectors; ++v) {
-      const Vector term = softmax_term(tile.read(x, v), shift);
-      for (int lane = 0; lane < (decltype(tile)::partial ? tile.count : lanes); ++lane) sum += term[lane];
-    }
+    for (int v = 0; v < decltype(tile)::vectors; ++v) sums += softmax_term(tile.read_or(x, v, nothing), shift);
   });
+  Real sum = 0;
+  const int used = features < Simd<S>::lanes ? static_cast<int>(features) : Simd<S>::lanes;
+  for (int lane = 0; lane < used; ++lane) sum += sums[lane];
   for_each_tile<S>(features, [&](auto tile) {
     for (int v = 0; v < decltype(tile)::vectors; ++v) tile.write(out, v, softmax_term(tile.read(x, v), shift) / sum);
   });

@@ -53,6 +53,11 @@ void segment_reduce(const gg_segment_reduce_params& p, int threads) {
 
 void segment_broadcast(const gg_segment_broadcast_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
+    using S = typename decltype(dtype)::type;
+    const Indices ptr{p.ptr, p.index};
+    S* out = static_cast<S*>(p.out);
+    for (int64_t k = 0; k < ptr[0] * p.features; ++k) store_scalar(out + k, 0);
+    for (int64_t k = ptr[p.segments] * p.features; k < p.rows * p.features; ++k) store_scalar(out + k, 0);
     auto body = [&](int64_t first, int64_t last) { broadcast_rows<typename decltype(dtype)::type>(p, first, last); };
     for_rows(p.segments, 8 * p.features, threads, body);
   });

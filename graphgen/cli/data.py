@@ -39,7 +39,7 @@ def data(
     table.add_row("rows read", f"{report['rows']:,}")
     table.add_row(
         "encoded, round trip exact",
-        f"{report['encoded']:,} ({100 * report['encoded'] / report['rows']:.3f} %)",
+        f"{report['encoded']:,} ({100 * report['encoded'] / report['rows']:.4f} %)",
     )
     for reason, count in report["rejected"].items():
         table.add_row(f"  rejected: {plain(reason)}", f"{count:,}")

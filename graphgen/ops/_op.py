@@ -46,15 +46,27 @@ class Op:
         jvp: Callable[..., Tensor],
         vmap: Callable[..., tuple[Tensor, int]],
     ) -> None:
+        self.direct = kernel
         self.kernel = lambda *args: kernel(*map(_materialised, args))
         self.vjp, self.jvp, self.vmap = vjp, jvp, vmap
         self.function = _make_function(self)
         self.registered = _register(self, name, schema, fake)
 
     def __call__(self, *args: Any) -> Tensor:
-        if torch.compiler.is_compiling() or any(_is_traced(argument) for argument in args):
+        if torch.compiler.is_compiling():
             return self.registered(*args)
-        return self.function.apply(*args) if differentiates(*args) else self.kernel(*args)
+        # One pass over the arguments: this is most of what a call on a small molecule costs.
+        tracked = torch.is_grad_enabled()
+        differentiable, ready = transforming() or forward_ad._current_level >= 0, True
+        for argument in args:
+            if isinstance(argument, Tensor):
+                if _is_traced(argument):
+                    return self.registered(*args)
+                differentiable = differentiable or (tracked and argument.requires_grad)
+                ready = ready and not (argument._is_zerotensor() or argument.is_neg())
+        if differentiable:
+            return self.function.apply(*args)
+        return self.direct(*args) if ready else self.kernel(*args)
 
 
 def _materialised(argument: Any) -> Any:

@@ -49,7 +49,9 @@ def _segment_reduce_kernel(src: Tensor, ptr: Tensor, reduce: str) -> Tensor:
 def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str) -> Tensor:
     if not _native.runs(src):
         return reference.segment_broadcast(src, ptr, rows, reduce)
-    return _segment_kernel(_C.segment_broadcast, src, ptr, src.new_zeros((rows, src.shape[1])), rows, reduce)
+    shape = (rows, src.shape[1])
+    out = src.new_zeros(shape) if src.is_cuda else src.new_empty(shape)
+    return _segment_kernel(_C.segment_broadcast, src, ptr, out, rows, reduce)
 
 
 def _segment_reduce_vmap(args, in_dims, size):
