@@ -29,7 +29,6 @@ def main() -> None:
         log(f"[bold red]error:[/] {error}")
         code = EXIT_ERROR
     except (KeyboardInterrupt, typer.Abort):
-        log("interrupted; what was finished is kept")
         code = EXIT_INTERRUPTED
     except Exception as error:
         # The parser's own complaints know how to print themselves; anything else is our bug and keeps its traceback.
@@ -37,4 +36,6 @@ def main() -> None:
             raise
         log(f"[bold red]error:[/] {error.format_message()} (see --help)")
         code = EXIT_ERROR
+    if code == EXIT_INTERRUPTED:
+        log("interrupted: what was finished is kept, and `graphgen train ... --resume` goes on from there")
     sys.exit(code if isinstance(code, int) else 0)
