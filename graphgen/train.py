@@ -24,7 +24,7 @@ STATE = "training.safetensors"
 LOG = "training.json"
 
 # The validation noise is its own and the same after every epoch, so that epochs compare.
-_VALID_STEP = 2**32 - 1
+_VALID_STEP = 2**27
 _VALID_MOLECULES = 4096
 
 
@@ -129,7 +129,7 @@ def train(
         resume: go on with the run that is in the folder.
 
     Returns:
-        One record per epoch: epoch, step, train and valid loss (nats per atom), learning rate, seconds since the start.
+        One record per epoch: epoch, step, train and valid loss (nats per atom, of the objective), seconds so far.
 
     Raises:
         GraphgenError: no molecules, a folder in use, a run with other settings, or numbers that are not finite.
@@ -170,7 +170,8 @@ def train(
     with progress_bar("training", settings.epochs * steps_per_epoch, progress) as advance:
         advance(learner.step)
         note = _note(records)
-        for epoch in range(len(records), settings.epochs):
+        # By the weights, not the log: a kill between writing the two may leave the log one record short.
+        for epoch in range(learner.step // steps_per_epoch, settings.epochs):
             total, atoms = 0.0, 0
             for indices in _shuffled(learning, settings.seed, epoch).split(settings.batch_size):
                 batch = learning.batch(indices, device)
@@ -242,7 +243,7 @@ def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, d
     total, atoms = 0.0, 0
     for indices in torch.arange(count).split(settings.batch_size):
         batch = held_out.batch(indices, device)
-        loss = model.loss(batch, settings.seed, _VALID_STEP, "flow-matching")
+        loss = model.loss(batch, settings.seed, _VALID_STEP, settings.objective)
         total += float(loss) * batch.atoms.numel()
         atoms += batch.atoms.numel()
     return total / atoms if atoms else math.nan

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -68,6 +69,37 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(data, tmp_path):
     assert torch.equal(weights(again), weights(whole))
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert torch.equal(weights(load(tmp_path / "broken")), weights(load(tmp_path / "whole")))
+
+
+def test_a_kill_between_weights_and_log_repeats_nothing(data, tmp_path):
+    whole, model = network(data), network(data)
+    train(whole, data, tmp_path / "whole", SETTINGS, progress=False)
+    stopped, calls = model.loss, 0
+
+    def interrupted(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 14:
+            raise KeyboardInterrupt
+        return stopped(*args)
+
+    model.loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, tmp_path / "run", SETTINGS, progress=False)
+    log = json.loads((tmp_path / "run" / LOG).read_text())
+    assert len(log["epochs"]) > 1
+    log["epochs"].pop()
+    (tmp_path / "run" / LOG).write_text(json.dumps(log))
+    again = network(data)
+    train(again, data, tmp_path / "run", SETTINGS, resume=True, progress=False)
+    assert torch.equal(weights(again), weights(whole))
+
+
+def test_training_by_likelihood_reports_the_likelihood(data, tmp_path):
+    settings = TrainSettings(epochs=2, batch_size=64, objective="likelihood")
+    records = train(network(data), data, tmp_path, settings, progress=False)
+    # Both are minus the bound, about log(2) for a model that knows nothing; a path's cross-entropy is far less.
+    assert abs(records[1]["valid"] - records[1]["train"]) < 0.5 * records[1]["train"]
 
 
 def test_a_finished_run_resumes_to_itself(data, tmp_path):

@@ -217,14 +217,7 @@ class GraphCNF(nn.Module):
     # ---- sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(
-        self,
-        graph: GraphBatch,
-        ids: Tensor,
-        seed: int,
-        steps: int = 20,
-        on_step: Callable[[float], None] | None = None,
-    ) -> Tensor:
+    def sample(self, graph: GraphBatch, ids: Tensor, seed: int, steps: int = 20) -> Tensor:
         """Atoms for given bonds: carry noise along the flow and take the argmax.
 
         Args:
@@ -235,7 +228,7 @@ class GraphCNF(nn.Module):
             [N] int64 indices into the vocabulary: the same bits for any batching of the same (seed, ids).
         """
         noise = self._noise(graph, ids, seed, Stream.PRIOR, 0)
-        return self.transport(noise, graph, method="rk4", steps=steps, on_step=on_step).argmax(1)
+        return self.transport(noise, graph, method="rk4", steps=steps).argmax(1)
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
