@@ -2,20 +2,15 @@
 #pragma once
 
 #include "../graphgen.h"
+#include "operations.h"
 
 namespace gg {
 
 struct CpuKernels {
   const char* name;
-  void (*segment_reduce)(const gg_segment_reduce_params&, int threads);
-  void (*segment_broadcast)(const gg_segment_broadcast_params&, int threads);
-  void (*neighbor_reduce)(const gg_neighbor_reduce_params&, int threads);
-  void (*edge_dot)(const gg_edge_dot_params&, int threads);
-  void (*message_sum)(const gg_message_sum_params&, int threads);
-  void (*linear)(const gg_linear_params&, int threads);
-  void (*activate)(const gg_activate_params&, int threads);
-  void (*softmax)(const gg_softmax_params&, int threads);
-  void (*noise)(const gg_noise_params&, int threads);
+#define GG_MEMBER_OF_TABLE(operation) void (*operation)(const gg_##operation##_params&, int threads);
+  GG_OPERATIONS(GG_MEMBER_OF_TABLE)
+#undef GG_MEMBER_OF_TABLE
 };
 
 // The best table this processor runs, or the one GRAPHGEN_ISA names. Null, with a message set, if that

@@ -7,18 +7,11 @@
 
 namespace gg::GG_ISA {
 
-void segment_reduce(const gg_segment_reduce_params&, int);
-void segment_broadcast(const gg_segment_broadcast_params&, int);
-void neighbor_reduce(const gg_neighbor_reduce_params&, int);
-void edge_dot(const gg_edge_dot_params&, int);
-void message_sum(const gg_message_sum_params&, int);
-void linear(const gg_linear_params&, int);
-void activate(const gg_activate_params&, int);
-void softmax(const gg_softmax_params&, int);
-void noise(const gg_noise_params&, int);
+#define GG_DECLARE(operation) void operation(const gg_##operation##_params&, int);
+GG_OPERATIONS(GG_DECLARE)
 
+#define GG_NAME(operation) , operation
 extern const CpuKernels table;
-const CpuKernels table = {GG_STRING(GG_ISA), segment_reduce, segment_broadcast, neighbor_reduce, edge_dot,
-                          message_sum,       linear,         activate,          softmax,         noise};
+const CpuKernels table = {GG_STRING(GG_ISA) GG_OPERATIONS(GG_NAME)};
 
 }  // namespace gg::GG_ISA

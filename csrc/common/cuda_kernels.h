@@ -2,17 +2,12 @@
 #pragma once
 
 #include "../graphgen.h"
+#include "operations.h"
 
 namespace gg::cuda {
 
-gg_status segment_reduce(const gg_segment_reduce_params&, void* stream);
-gg_status segment_broadcast(const gg_segment_broadcast_params&, void* stream);
-gg_status neighbor_reduce(const gg_neighbor_reduce_params&, void* stream);
-gg_status edge_dot(const gg_edge_dot_params&, void* stream);
-gg_status message_sum(const gg_message_sum_params&, void* stream);
-gg_status linear(const gg_linear_params&, void* stream);
-gg_status activate(const gg_activate_params&, void* stream);
-gg_status softmax(const gg_softmax_params&, void* stream);
-gg_status noise(const gg_noise_params&, void* stream);
+#define GG_DECLARE(operation) gg_status operation(const gg_##operation##_params&, void* stream);
+GG_OPERATIONS(GG_DECLARE)
+#undef GG_DECLARE
 
 }  // namespace gg::cuda

@@ -110,20 +110,12 @@ static gg_status run(const Params* params, const gg_place* place, void (*CpuKern
 #else
 #define GG_CUDA_OR_NULL(kernel) nullptr
 #endif
-#define GG_DEFINE(name)                                                                     \
-  extern "C" gg_status gg_##name(const gg_##name##_params* params, const gg_place* place) { \
-    return gg::run(params, place, &gg::CpuKernels::name, GG_CUDA_OR_NULL(name));            \
+#define GG_DEFINE(operation)                                                                          \
+  extern "C" gg_status gg_##operation(const gg_##operation##_params* params, const gg_place* place) { \
+    return gg::run(params, place, &gg::CpuKernels::operation, GG_CUDA_OR_NULL(operation));            \
   }
 
-GG_DEFINE(segment_reduce)
-GG_DEFINE(segment_broadcast)
-GG_DEFINE(neighbor_reduce)
-GG_DEFINE(edge_dot)
-GG_DEFINE(message_sum)
-GG_DEFINE(linear)
-GG_DEFINE(activate)
-GG_DEFINE(softmax)
-GG_DEFINE(noise)
+GG_OPERATIONS(GG_DEFINE)
 
 extern "C" int32_t gg_built_with_cuda(void) {
 #ifdef GG_WITH_CUDA

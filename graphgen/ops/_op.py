@@ -29,30 +29,34 @@ class Op:
     Args:
         name: name in the torch library, ``graphgen::name``.
         schema: torch schema of arguments and result.
-        kernel: ``kernel(*args) -> Tensor`` on plain tensors.
+        kernel: ``kernel(*args) -> Tensor`` on plain tensors, or a tuple of them.
         fake: the same without data, for tracing.
-        vjp: ``vjp(args, grad, needs) -> one gradient or None per argument``.
-        jvp: ``jvp(args, tangents) -> Tensor``; a tangent is None where an argument has none.
-        vmap: ``vmap(args, in_dims, batch_size) -> (Tensor, out_dim)``.
+        vjp: ``vjp(args, grad, needs) -> one gradient or None per argument``. Of several results, grad is the tuple
+            of their gradients, None where a result has none.
+        jvp: ``jvp(args, tangents) -> Tensor`` or tuple; a tangent is None where an argument (a result) has none.
+        vmap: ``vmap(args, in_dims, batch_size) -> (Tensor, out_dim)``, or a tuple of each.
+        keeps_result: hand vjp and jvp the results too, behind the arguments.
     """
 
     def __init__(
         self,
         name: str,
         schema: str,
-        kernel: Callable[..., Tensor],
-        fake: Callable[..., Tensor],
+        kernel: Callable[..., Any],
+        fake: Callable[..., Any],
         vjp: Callable[..., tuple[Tensor | None, ...]],
-        jvp: Callable[..., Tensor],
-        vmap: Callable[..., tuple[Tensor, int]],
+        jvp: Callable[..., Any],
+        vmap: Callable[..., tuple[Any, Any]],
+        keeps_result: bool = False,
     ) -> None:
         self.direct = kernel
         self.kernel = lambda *args: kernel(*map(_materialised, args))
-        self.vjp, self.jvp, self.vmap = vjp, jvp, vmap
+        self.vjp, self.jvp, self.vmap, self.keeps_result = vjp, jvp, vmap, keeps_result
+        self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
         self.function = _make_function(self)
         self.registered = _register(self, name, schema, fake)
 
-    def __call__(self, *args: Any) -> Tensor:
+    def __call__(self, *args: Any) -> Any:
         if torch.compiler.is_compiling():
             return self.registered(*args)
         # One pass over the arguments: this is most of what a call on a small molecule costs.
@@ -95,11 +99,35 @@ def differentiates(*args: Any) -> bool:
     )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
+def eager(*tensors: Tensor | None) -> bool:
+    """Whether nothing is traced or differentiated: then ``Op.direct`` may be called at once.
+
+    This, the allocation of the result and the engine's call are all a call on a small molecule should cost.
+    """
+    if torch.compiler.is_compiling() or transforming() or forward_ad._current_level >= 0:
+        return False
+    tracked = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is not None and (
+            (tracked and tensor.requires_grad)
+            or (type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter)
+            or _is_grad_batch(tensor)
+            or tensor._is_zerotensor()
+            or tensor.is_neg()
+        ):
+            return False
+    return True
+
+
+def _save(op: Op, ctx: Any, inputs: tuple[Any, ...], output: Any) -> list[Tensor]:
     """Tensors go where autograd watches over them, everything else beside."""
-    tensors = [argument for argument in inputs if isinstance(argument, Tensor)]
+    kept = inputs
+    if op.keeps_result:
+        kept = (*inputs, *output) if op.has_many else (*inputs, output)
+    tensors = [argument for argument in kept if isinstance(argument, Tensor)]
     ctx.save_for_backward(*tensors)
-    ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in inputs]
+    ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in kept]
+    return tensors
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
@@ -111,40 +139,50 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
 def _make_function(op: Op) -> Any:
     class Function(torch.autograd.Function):
         @staticmethod
-        def forward(*args: Any) -> Tensor:
+        def forward(*args: Any) -> Any:
             return op.kernel(*args)
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-            _save(ctx, inputs)
-            ctx.save_for_forward(*(argument for argument in inputs if isinstance(argument, Tensor)))
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            ctx.save_for_forward(*_save(op, ctx, inputs, output))
+            if op.has_many:
+                ctx.set_materialize_grads(False)
+                ctx.mark_non_differentiable(*(part for part in output if not part.dtype.is_floating_point))
 
         @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-            return op.vjp(_saved(ctx), grad, ctx.needs_input_grad)
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+            return op.vjp(_saved(ctx), grads if op.has_many else grads[0], ctx.needs_input_grad)
 
         @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        def jvp(ctx: Any, *tangents: Any) -> Any:
             tangents = tuple(tangent if isinstance(tangent, Tensor) else None for tangent in tangents)
             return op.jvp(_saved(ctx), tangents)
 
         @staticmethod
-        def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
             return op.vmap(args, in_dims, info.batch_size)
 
     return Function
 
 
-def _register(op: Op, name: str, schema: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, op.kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"graphgen::{name}", fake, lib=_LIBRARY)
-    torch.library.register_autograd(
-        f"graphgen::{name}",
-        lambda ctx, grad: op.vjp(_saved(ctx), grad, ctx.needs_input_grad),
-        setup_context=lambda ctx, inputs, output: _save(ctx, inputs),
-        lib=_LIBRARY,
-    )
+    as_list = schema.rstrip().endswith("[]")
+    in_schema = (lambda function: lambda *args: list(function(*args))) if as_list else (lambda function: function)
+    _LIBRARY.impl(name, in_schema(op.kernel), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"graphgen::{name}", in_schema(fake), lib=_LIBRARY)
+
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        if op.has_many:
+            grad = tuple(grads[0]) if as_list else grads
+        else:
+            grad = grads[0]
+        return op.vjp(_saved(ctx), grad, ctx.needs_input_grad)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _save(op, ctx, inputs, output)
+
+    torch.library.register_autograd(f"graphgen::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
     return getattr(torch.ops.graphgen, name).default
 
 

@@ -1,0 +1,13 @@
+// Every operation of the C interface, once: the tables, declarations and entry points are made from this list.
+#pragma once
+
+#define GG_OPERATIONS(DO) \
+  DO(segment_reduce)      \
+  DO(segment_broadcast)   \
+  DO(neighbor_reduce)     \
+  DO(edge_dot)            \
+  DO(message_sum)         \
+  DO(linear)              \
+  DO(activate)            \
+  DO(softmax)             \
+  DO(noise)

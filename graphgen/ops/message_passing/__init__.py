@@ -1,0 +1,11 @@
+"""Message passing: reduce over ragged rows, over neighbours, over messages.
+
+Sums run in the order of the rows and edges, never by atomics: the same input gives the same bits, whatever the
+number of threads and whatever else is in the batch.
+"""
+
+from graphgen.ops.message_passing.messages import message_sum
+from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_reduce
+from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
+
+__all__ = ["edge_dot", "message_sum", "neighbor_reduce", "segment_broadcast", "segment_reduce"]
