@@ -173,11 +173,8 @@ def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Calla
     torch.library.register_fake(f"graphgen::{name}", in_schema(fake), lib=_LIBRARY)
 
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        if op.has_many:
-            grad = tuple(grads[0]) if as_list else grads
-        else:
-            grad = grads[0]
-        return op.vjp(_saved(ctx), grad, ctx.needs_input_grad)
+        of_many = tuple(grads[0]) if as_list else grads
+        return op.vjp(_saved(ctx), of_many if op.has_many else grads[0], ctx.needs_input_grad)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _save(op, ctx, inputs, output)
