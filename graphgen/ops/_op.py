@@ -36,6 +36,7 @@ class Op:
         jvp: ``jvp(args, tangents) -> Tensor`` or tuple; a tangent is None where an argument (a result) has none.
         vmap: ``vmap(args, in_dims, batch_size) -> (Tensor, out_dim)``, or a tuple of each.
         keeps_result: hand vjp and jvp the results too, behind the arguments.
+        chooses: the last argument lists which of the schema's results a call gives.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Op:
         jvp: Callable[..., Any],
         vmap: Callable[..., tuple[Any, Any]],
         keeps_result: bool = False,
+        chooses: bool = False,
     ) -> None:
         self.direct = kernel
         self.kernel = lambda *args: kernel(*map(_materialised, args))
-        self.vjp, self.jvp, self.vmap, self.keeps_result = vjp, jvp, vmap, keeps_result
+        self.vjp, self.jvp, self.vmap = vjp, jvp, vmap
+        self.keeps_result, self.chooses = keeps_result, chooses
         self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
         self.function = _make_function(self)
         # Without the search for default arguments that torch adds where setup_context is defined: 15 us a call.
@@ -171,20 +174,42 @@ def _make_function(op: Op) -> Any:
 
 def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    as_list = schema.rstrip().endswith("[]")
-    in_schema = (lambda function: lambda *args: list(function(*args))) if as_list else (lambda function: function)
+    in_schema = _all_results(schema.rpartition("->")[2].count("Tensor")) if op.chooses else lambda function: function
     _LIBRARY.impl(name, in_schema(op.kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"graphgen::{name}", in_schema(fake), lib=_LIBRARY)
 
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        of_many = tuple(grads[0]) if as_list else grads
-        return op.vjp(_saved(ctx), of_many if op.has_many else grads[0], ctx.needs_input_grad)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        args = _saved(ctx)
+        chosen = tuple(grads[k] for k in args[-1]) if op.chooses else grads
+        return op.vjp(args, chosen if op.has_many else grads[0], ctx.needs_input_grad)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _save(op, ctx, inputs, output)
 
     torch.library.register_autograd(f"graphgen::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
-    return getattr(torch.ops.graphgen, name).default
+    registered = getattr(torch.ops.graphgen, name).default
+    if not op.chooses:
+        return registered
+
+    def call(*args: Any) -> tuple[Tensor, ...]:
+        results = registered(*args)
+        return tuple(results[k] for k in args[-1])
+
+    return call
+
+
+def _all_results(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A schema has a fixed number of results; those that were not chosen are empty."""
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        def results(*args: Any) -> tuple[Tensor, ...]:
+            chosen = dict(zip(args[-1], function(*args), strict=True))
+            like = next(iter(chosen.values()))
+            return tuple(chosen[k] if k in chosen else like.new_empty(0) for k in range(count))
+
+        return results
+
+    return of
 
 
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:

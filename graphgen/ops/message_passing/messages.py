@@ -10,7 +10,7 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
-from graphgen.ops._op import Op, differentiates, fold_batch, unfold_batch
+from graphgen.ops._op import Op, differentiates, eager, fold_batch, unfold_batch
 from graphgen.ops.message_passing._edges import EDGES, check_nodes
 from graphgen.ops.reference import message_passing as reference
 
@@ -26,6 +26,7 @@ MAX_ORDER = 3
 TARGET, SOURCE, BIAS = range(3)
 Term = tuple[Tensor | None, ...]
 ABSENT: Term = (None, None, None)
+_NONE = (0,) * 9
 
 
 def _arguments(order: int, args: tuple) -> tuple[list[Term], tuple, tuple]:
@@ -178,11 +179,21 @@ def _fake(order: int):
 def _schema(order: int) -> str:
     parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1))
     edges = EDGES.replace("edge", "type")
-    return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> Tensor[]"
+    results = "(" + ", ".join(["Tensor"] * 3 * (order + 1)) + ")"
+    return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> {results}"
 
 
 _messages = [
-    Op(f"message_sum_{order}", _schema(order), _kernel(order), _fake(order), _vjp(order), _jvp(order), _vmap(order))
+    Op(
+        f"message_sum_{order}",
+        _schema(order),
+        _kernel(order),
+        _fake(order),
+        _vjp(order),
+        _jvp(order),
+        _vmap(order),
+        chooses=True,
+    )
     for order in range(MAX_ORDER + 1)
 ]
 
@@ -220,20 +231,47 @@ def message_sum(
         )
     if not target.dtype == source.dtype == edge_bias.dtype:
         raise ValueError("message_sum: target, source and edge_bias must have one dtype")
-    kind, turned_kind = None, None
-    if graph.edge_attr is not None:
-        if graph.edge_attr.dim() != 1 or graph.edge_attr.dtype.is_floating_point:
-            raise ValueError("message_sum: graph.edge_attr must be 1-D integers, the type of each edge")
-        kind = graph.edge_attr.to(graph.col.dtype)
-    if edge_bias.shape[0] < max(graph.num_edge_types, 1):
-        raise IndexError(
-            f"message_sum: edge_bias has {edge_bias.shape[0]} rows for {max(graph.num_edge_types, 1)} edge types"
-        )
-    rowptr_t = neighbor_t = None
-    if differentiates(target, source, edge_bias):
-        turned = graph.transpose
-        rowptr_t, neighbor_t = turned.rowptr, turned.col
-        turned_kind = None if turned.edge_attr is None else turned.edge_attr.to(graph.col.dtype)
-    edges = (graph.rowptr, graph.col, kind, rowptr_t, neighbor_t, turned_kind)
-    shape = (*target.shape, edge_bias.shape[0])
-    return _messages[0](target, source, edge_bias, *edges, *shape, activation, [TARGET])[0]
+    types = edge_bias.shape[0]
+    if types < (graph.num_edge_types or 1):
+        raise IndexError(f"message_sum: edge_bias has {types} rows for {graph.num_edge_types or 1} edge types")
+    edges = _typed_edges(graph)
+    if eager(target, source, edge_bias) and _native.runs(target):
+        return _layer(target, source, edge_bias, graph, activation)
+    arguments = (target, source, edge_bias, *edges)
+    turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
+    return _messages[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
+
+
+def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:
+    """The op of order 0 without its generality, which on one molecule would cost more than the sums."""
+    target, source, edge_bias = target.contiguous(), source.contiguous(), edge_bias.contiguous()
+    out = torch.empty_like(target)
+    edges, index = graph.shared("typed_addresses", lambda: _addresses(_typed_edges(graph)))
+    _native.call(
+        _C.message_sum,
+        target,
+        [target.data_ptr(), source.data_ptr(), edge_bias.data_ptr(), *_NONE, out.data_ptr(), *_NONE, 0, 0],
+        edges,
+        0,
+        *target.shape,
+        edge_bias.shape[0],
+        0,
+        _native.ACTIVATIONS[activation],
+        _native.DTYPES[target.dtype],
+        index,
+    )
+    return out
+
+
+def _addresses(edges: tuple[Tensor, Tensor, Tensor | None]) -> tuple[list[int], int]:
+    return [*(_native.address(edge) for edge in edges), 0, 0, 0], _native.INDICES[edges[0].dtype]
+
+
+def _typed_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(rowptr, col, type or None), all of one dtype."""
+    kind = graph.edge_attr
+    if kind is None:
+        return graph.rowptr, graph.col, None
+    if kind.dim() != 1 or kind.dtype.is_floating_point:
+        raise ValueError("message_sum: graph.edge_attr must be 1-D integers, the type of each edge")
+    return graph.rowptr, graph.col, graph.shared("edge_types", lambda: kind.to(graph.col.dtype))
