@@ -97,8 +97,8 @@ GG_HD void each_lanes(int width, Body&& body, int head = 0) {
 // For every row: total = finish(add over its edges of `in`, in order); then out = map(edge of `from`, total). Edges
 // past a row's last read as in's absent ones; what is written there is written over by the row that owns them.
 template <class Real, class Add, class Finish, class Map>
-GG_HD void each_row(const Block& block, const Buffer<Real>& in, const Buffer<Real>& from, Buffer<Real>& out, Add&& add,
-                    Finish&& finish, Map&& map) {
+GG_HD void each_row_of_heads(const Block& block, const Buffer<Real>& in, const Buffer<Real>& from, Buffer<Real>& out,
+                             Add&& add, Finish&& finish, Map&& map) {
   each_lanes<Real>(block.width, [&](auto lanes) {
     using L = decltype(lanes);
     for (int row = 0; row < block.rows; ++row) {
@@ -108,8 +108,9 @@ GG_HD void each_row(const Block& block, const Buffer<Real>& in, const Buffer<Rea
       do {
         GG_UNROLL
         for (int u = 0; u < kWindow; ++u) {
-          const int there = (edge + u) * block.width + lanes.head;
-          total = add(total, L::load(in.at + (edge + u < last ? there : -kHeads)));
+          // By a mask: the compiler makes a branch of a choice, and a branch on a degree is often mispredicted.
+          const int there = (edge + u) * block.width + lanes.head, inside = (edge + u - last) >> 31;
+          total = add(total, L::load(in.at + ((there & inside) | (-kHeads & ~inside))));
         }
       } while ((edge += kWindow) < last);
       total = finish(total);
@@ -123,6 +124,38 @@ GG_HD void each_row(const Block& block, const Buffer<Real>& in, const Buffer<Rea
       } while ((edge += kWindow) < last);
     }
   });
+}
+
+// The same for a single head, with a window in one vector.
+template <class Real, class Add, class Finish, class Map>
+GG_HD void each_row_of_one(const Block& block, const Buffer<Real>& in, const Buffer<Real>& from, Buffer<Real>& out,
+                           Add&& add, Finish&& finish, Map&& map) {
+  using Window = Lanes<Real, kWindow>;
+  typedef typename RealTraits<Real>::Integer Integer __attribute__((vector_size(kWindow * sizeof(Real))));
+  const typename Window::Vector absent = Window::load(in.whole);
+  const Integer lane = {0, 1, 2, 3};
+  static_assert(kWindow == 4, "lane counts to four");
+  for (int row = 0; row < block.rows; ++row) {
+    const int first = block.start[row], last = block.start[row + 1];
+    Real total = in.whole[0];
+    int edge = first;
+    do {
+      const auto value = lane < Integer{} + (last - edge) ? Window::load(in.at + edge) : absent;
+      GG_UNROLL
+      for (int u = 0; u < kWindow; ++u) total = add(total, static_cast<Real>(value[u]));
+    } while ((edge += kWindow) < last);
+    const typename Window::Vector spread = typename Window::Vector{} + finish(total);
+    edge = first;
+    do Window::store(out.at + edge, map(Window::load(from.at + edge), spread));
+    while ((edge += kWindow) < last);
+  }
+}
+
+template <class Real, class... Functions>
+void each_row(const Block& block, const Buffer<Real>& in, const Buffer<Real>& from, Buffer<Real>& out,
+              Functions&&... functions) {
+  if (block.width == 1) return each_row_of_one(block, in, from, out, functions...);
+  each_row_of_heads(block, in, from, out, functions...);
 }
 
 template <class Real>
