@@ -22,12 +22,13 @@ constexpr int kWindow = 4;
 template <class Real>
 struct Buffer {
   alignas(GG_VECTOR_BYTES) Real whole[kHeads + kElements + kWindow * kHeads];
-  Real* const at = whole + kHeads;
 
   explicit Buffer(Real absent) {
     for (int k = 0; k < kHeads; ++k) whole[k] = absent;
-    for (int k = 0; k < kWindow * kHeads; ++k) at[kElements + k] = 0;
+    for (int k = 0; k < kWindow * kHeads; ++k) at()[kElements + k] = 0;
   }
+  GG_MEMBER Real* at() { return whole + kHeads; }
+  GG_MEMBER const Real* at() const { return whole + kHeads; }
 };
 
 // Whole rows whose edges fit a buffer. start[row] is a row's first edge, counted from the block's first.
@@ -110,7 +111,7 @@ GG_HD void each_row_of_heads(const Block& block, const Buffer<Real>& in, const B
         for (int u = 0; u < kWindow; ++u) {
           // By a mask: the compiler makes a branch of a choice, and a branch on a degree is often mispredicted.
           const int there = (edge + u) * block.width + lanes.head, inside = (edge + u - last) >> 31;
-          total = add(total, L::load(in.at + ((there & inside) | (-kHeads & ~inside))));
+          total = add(total, L::load(in.at() + ((there & inside) | (-kHeads & ~inside))));
         }
       } while ((edge += kWindow) < last);
       total = finish(total);
@@ -119,7 +120,7 @@ GG_HD void each_row_of_heads(const Block& block, const Buffer<Real>& in, const B
         GG_UNROLL
         for (int u = 0; u < kWindow; ++u) {
           const int there = (edge + u) * block.width + lanes.head;
-          L::store(out.at + there, map(L::load(from.at + there), total));
+          L::store(out.at() + there, map(L::load(from.at() + there), total));
         }
       } while ((edge += kWindow) < last);
     }
@@ -140,13 +141,13 @@ GG_HD void each_row_of_one(const Block& block, const Buffer<Real>& in, const Buf
     Real total = in.whole[0];
     int edge = first;
     do {
-      const auto value = lane < Integer{} + (last - edge) ? Window::load(in.at + edge) : absent;
+      const auto value = lane < Integer{} + (last - edge) ? Window::load(in.at() + edge) : absent;
       GG_UNROLL
       for (int u = 0; u < kWindow; ++u) total = add(total, static_cast<Real>(value[u]));
     } while ((edge += kWindow) < last);
     const typename Window::Vector spread = typename Window::Vector{} + finish(total);
     edge = first;
-    do Window::store(out.at + edge, map(Window::load(from.at + edge), spread));
+    do Window::store(out.at() + edge, map(Window::load(from.at() + edge), spread));
     while ((edge += kWindow) < last);
   }
 }
@@ -160,11 +161,11 @@ void each_row(const Block& block, const Buffer<Real>& in, const Buffer<Real>& fr
 
 template <class Real>
 void exponentials(Buffer<Real>& buffer, int count) {
-  each_vector<Real>(count, [&](int k) { store(buffer.at + k, exp_(load(buffer.at + k))); });
+  each_vector<Real>(count, [&](int k) { store(buffer.at() + k, exp_(load(buffer.at() + k))); });
 }
 template <class Real>
 void multiply(const Buffer<Real>& a, const Buffer<Real>& b, Buffer<Real>& out, int count) {
-  each_vector<Real>(count, [&](int k) { store(out.at + k, load(a.at + k) * load(b.at + k)); });
+  each_vector<Real>(count, [&](int k) { store(out.at() + k, load(a.at() + k) * load(b.at() + k)); });
 }
 
 // body(edge, head, element) for the elements of a buffer that holds `edges` edges.
@@ -191,13 +192,13 @@ struct Softmax {
     const auto same = [](auto total) { return total; };
     const auto inverse = [](auto total) { return Real(1) / total; };
     const auto highest = [](auto total, auto value) { return higher(total, value); };
-    logits.read(first, edges, a.at);
+    logits.read(first, edges, a.at());
     each_row(block, a, a, b, highest, same, [](auto value, auto top) { return value - top; });
     exponentials(b, count);
     each_row(
         block, b, b, a, [](auto sum, auto value) { return sum + value; }, inverse,
         [](auto value, auto scale) { return value * scale; });
-    out.write(first, edges, a.at);
+    out.write(first, edges, a.at());
   }
 
   // A row that no buffer holds, in pieces.
@@ -208,26 +209,26 @@ struct Softmax {
     const auto each_piece = [&](auto&& body) {
       for (int64_t edge = first; edge < last; edge += most) {
         const int edges = last - edge < most ? static_cast<int>(last - edge) : most;
-        logits.read(edge, edges, a.at);
+        logits.read(edge, edges, a.at());
         body(edge, edges);
       }
     };
     const auto terms = [&](int edges) {
-      each_element(edges, width, [&](int h, int k) { b.at[k] = a.at[k] - top[h]; });
+      each_element(edges, width, [&](int h, int k) { b.at()[k] = a.at()[k] - top[h]; });
       exponentials(b, edges * width);
     };
     each_piece([&](int64_t, int edges) {
-      each_element(edges, width, [&](int h, int k) { top[h] = higher(top[h], a.at[k]); });
+      each_element(edges, width, [&](int h, int k) { top[h] = higher(top[h], a.at()[k]); });
     });
     each_piece([&](int64_t, int edges) {
       terms(edges);
-      each_element(edges, width, [&](int h, int k) { sum[h] += b.at[k]; });
+      each_element(edges, width, [&](int h, int k) { sum[h] += b.at()[k]; });
     });
     for (int h = 0; h < width; ++h) sum[h] = Real(1) / sum[h];
     each_piece([&](int64_t edge, int edges) {
       terms(edges);
-      each_element(edges, width, [&](int h, int k) { b.at[k] *= sum[h]; });
-      out.write(edge, edges, b.at);
+      each_element(edges, width, [&](int h, int k) { b.at()[k] *= sum[h]; });
+      out.write(edge, edges, b.at());
     });
   }
 };
@@ -246,8 +247,8 @@ struct Slope {
 
   // Products are stored before they are added, so that none is fused into its sum in one width and not in another.
   void read(int64_t first, int edges) {
-    probability.read(first, edges, a.at);
-    direction.read(first, edges, b.at);
+    probability.read(first, edges, a.at());
+    direction.read(first, edges, b.at());
     multiply(a, b, c, edges * out.width);
   }
 
@@ -258,7 +259,7 @@ struct Slope {
         block, c, b, d, [](auto sum, auto value) { return sum + value; }, [](auto sum) { return sum; },
         [](auto value, auto mean) { return value - mean; });
     multiply(a, d, c, edges * block.width);
-    out.write(first, edges, c.at);
+    out.write(first, edges, c.at());
   }
 
   void long_row(int64_t first, int64_t last) {
@@ -271,11 +272,11 @@ struct Slope {
         body(edge, edges);
       }
     };
-    each_piece([&](int64_t, int edges) { each_element(edges, width, [&](int h, int k) { mean[h] += c.at[k]; }); });
+    each_piece([&](int64_t, int edges) { each_element(edges, width, [&](int h, int k) { mean[h] += c.at()[k]; }); });
     each_piece([&](int64_t edge, int edges) {
-      each_element(edges, width, [&](int h, int k) { d.at[k] = b.at[k] - mean[h]; });
+      each_element(edges, width, [&](int h, int k) { d.at()[k] = b.at()[k] - mean[h]; });
       multiply(a, d, c, edges * width);
-      out.write(edge, edges, c.at);
+      out.write(edge, edges, c.at());
     });
   }
 };
@@ -288,19 +289,16 @@ void run_rows(const Params& p, int64_t first_row, int64_t last_row) {
     block.width = p.heads - head < kHeads ? static_cast<int>(p.heads - head) : kHeads;
     Kernel kernel(p, head, block.width);
     const int most = kElements / block.width;
-    for (int64_t row = first_row; row < last_row;) {
+    for (int64_t row = first_row; row < last_row; row += block.rows) {
       const int64_t first = rowptr[row];
-      block.rows = block.start[0] = 0;
-      for (; row < last_row && block.rows < kElements; ++row) {
-        const int64_t end = rowptr[row + 1] - first;
-        if (end > most) break;
-        block.start[++block.rows] = static_cast<int>(end);
-      }
-      if (block.rows) {
-        kernel.short_rows(block, first);
+      int64_t rows = last_row - row < kElements ? last_row - row : kElements;
+      while (rows > 1 && rowptr[row + rows] - first > most) rows -= (rows + 3) / 4;
+      block.rows = static_cast<int>(rows);
+      if (rowptr[row + rows] - first > most) {
+        kernel.long_row(first, rowptr[row + rows]);
       } else {
-        kernel.long_row(first, rowptr[row + 1]);
-        ++row;
+        for (int k = 0; k <= block.rows; ++k) block.start[k] = static_cast<int>(rowptr[row + k] - first);
+        kernel.short_rows(block, first);
       }
     }
   }
