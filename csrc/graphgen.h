@@ -108,7 +108,8 @@ gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, cons
 // out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.
 // Order 0 is the message layer; its tangent and its first two derivatives are orders 1 to 3 of the same
 // sweep.
-typedef enum { GG_SILU = 0, GG_TANH = 1 } gg_activation;
+typedef enum { GG_SILU = 0, GG_TANH = 1, GG_RELU = 2, GG_SOFTPLUS = 3 } gg_activation;
+#define GG_ACTIVATIONS 4
 #define GG_MESSAGE_ORDERS 4
 #define GG_MESSAGE_CHUNK 256  // rows per partial sum of a by_type reduction
 typedef struct {
