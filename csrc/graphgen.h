@@ -103,6 +103,63 @@ typedef struct {
 } gg_edge_softmax_slope_params;
 gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, const gg_place* place);
 
+// out[e] = <a[i] - a[j], b[i] - b[j]> for every edge e: j = neighbor[e] -> i, e in [rowptr[i], rowptr[i+1]); with
+// root its square root, which for b = a is the edge's length.
+typedef struct {
+  const void* a;         // [rows, features] dtype
+  const void* b;         // [rows, features] dtype
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index, values in [0, rows)
+  void* out;             // [E] dtype
+  int64_t rows, features;
+  int32_t dtype, index, root;
+} gg_edge_difference_dot_params;
+gg_status gg_edge_difference_dot(const gg_edge_difference_dot_params* params, const gg_place* place);
+
+// The transpose of the above in a, of weights w and x = b:
+// out[i] = sum over the edges e between i and some j, first those that enter i and then those that leave it, of
+// w[e] * (x[i] - x[j]).
+typedef struct {
+  const void* weight;       // [E] dtype
+  const void* x;            // [rows, features] dtype
+  const void* rowptr[2];    // [rows + 1] index, of the edges that enter and of those that leave
+  const void* neighbor[2];  // [E] index
+  const void* edge[2];      // [E] index, or null for the identity
+  void* out;                // [rows, features] dtype
+  int64_t rows, features;
+  int32_t dtype, index;
+} gg_edge_laplacian_params;
+gg_status gg_edge_laplacian(const gg_edge_laplacian_params* params, const gg_place* place);
+
+// With z = distance[e] - centers[k] and phi = z^power exp(-gamma[k] z^2):
+// out[i][k] = sum over the edges e of row i of weight[e] * phi.
+typedef struct {
+  const void* weight;    // [E] dtype, or null for 1
+  const void* distance;  // [E] dtype; on the CPU null for the lengths of the edges between rows of x
+  const void* x;         // [rows, features] dtype, read only without distance
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index, read only without distance
+  const void* centers;   // [bases] dtype
+  const void* gamma;     // [bases] dtype
+  void* out;             // [rows, bases] dtype
+  int64_t rows, bases, features;
+  int32_t power, dtype, index;
+} gg_rbf_rows_params;
+gg_status gg_rbf_rows(const gg_rbf_rows_params* params, const gg_place* place);
+
+// The transpose of the above: out[e] = sum over k of rows_of[i][k] * phi, for every edge e of row i.
+typedef struct {
+  const void* rows_of;   // [rows, bases] dtype
+  const void* distance;  // [E] dtype
+  const void* rowptr;    // [rows + 1] index
+  const void* centers;   // [bases] dtype
+  const void* gamma;     // [bases] dtype
+  void* out;             // [E] dtype
+  int64_t rows, bases;
+  int32_t power, dtype, index;
+} gg_rbf_edges_params;
+gg_status gg_rbf_edges(const gg_rbf_edges_params* params, const gg_place* place);
+
 // With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
 //   term = act^(order)(z_0) * z_1 * ... * z_order
 // out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.

@@ -8,6 +8,10 @@
   DO(edge_dot)            \
   DO(edge_softmax)        \
   DO(edge_softmax_slope)  \
+  DO(edge_difference_dot) \
+  DO(edge_laplacian)      \
+  DO(rbf_rows)            \
+  DO(rbf_edges)           \
   DO(message_sum)         \
   DO(linear)              \
   DO(activate)            \
