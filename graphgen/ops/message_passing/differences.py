@@ -185,5 +185,5 @@ def edge_distance(x: Tensor, graph: GraphBatch) -> Tensor:
     """
     check_nodes("edge_distance", "x", x, graph)
     if eager(x):
-        return _distance.direct(x, graph.rowptr, graph.col)
+        return _distance.direct(x, graph.rowptr, graph.col, None)
     return _distance(x, *edges_of(graph, x))
