@@ -62,6 +62,75 @@ PYBIND11_MODULE(_C, module) {
       release());
   // Addresses: the target, source and bias of every term, then those of every output; 0 where there is none.
   module.def(
+      "edge_softmax",
+      [](Address logits, Address rowptr, Address result, int64_t rows, int64_t heads, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_edge_softmax_params p{in(logits), in(rowptr), out(result), rows, heads, dtype, index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_softmax(&p, &where));
+      },
+      release());
+  module.def(
+      "edge_softmax_slope",
+      [](Address probability, Address direction, Address rowptr, Address result, int64_t rows, int64_t heads, int dtype,
+         int index, int device, int threads, Address stream) {
+        gg_edge_softmax_slope_params p{in(probability), in(direction), in(rowptr), out(result), rows,
+                                       heads,           dtype,         index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_softmax_slope(&p, &where));
+      },
+      release());
+  module.def(
+      "edge_difference_dot",
+      [](Address a, Address b, Address rowptr, Address neighbor, Address result, int64_t rows, int64_t features,
+         int dtype, int index, int root, int device, int threads, Address stream) {
+        gg_edge_difference_dot_params p{in(a), in(b),    in(rowptr), in(neighbor), out(result),
+                                        rows,  features, dtype,      index,        root};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_difference_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "edge_laplacian",
+      [](Address weight, Address x, Address rowptr, Address neighbor, Address edge, Address rowptr_t,
+         Address neighbor_t, Address edge_t, Address result, int64_t rows, int64_t features, int dtype, int index,
+         int device, int threads, Address stream) {
+        gg_edge_laplacian_params p{in(weight),
+                                   in(x),
+                                   {in(rowptr), in(rowptr_t)},
+                                   {in(neighbor), in(neighbor_t)},
+                                   {in(edge), in(edge_t)},
+                                   out(result),
+                                   rows,
+                                   features,
+                                   dtype,
+                                   index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_laplacian(&p, &where));
+      },
+      release());
+  module.def(
+      "rbf_rows",
+      [](Address weight, Address distance, Address x, Address rowptr, Address neighbor, Address centers, Address gamma,
+         Address result, int64_t rows, int64_t bases, int64_t features, int power, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_rbf_rows_params p{in(weight),  in(distance), in(x), in(rowptr), in(neighbor), in(centers), in(gamma),
+                             out(result), rows,         bases, features,   power,        dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_rbf_rows(&p, &where));
+      },
+      release());
+  module.def(
+      "rbf_edges",
+      [](Address rows_of, Address distance, Address rowptr, Address centers, Address gamma, Address result,
+         int64_t rows, int64_t bases, int power, int dtype, int index, int device, int threads, Address stream) {
+        gg_rbf_edges_params p{in(rows_of), in(distance), in(rowptr), in(centers), in(gamma), out(result),
+                              rows,        bases,        power,      dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_rbf_edges(&p, &where));
+      },
+      release());
+  module.def(
       "message_sum",
       [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
          int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,

@@ -123,7 +123,34 @@ GG_HD Real tanh_(Real x) {
   return x == x ? value : x;
 }
 
-enum class Activation : int { silu = 0, tanh = 1 };
+// log(1 + x) for x in [0, 1], to a few ulp of itself.
+template <class Real>
+GG_HD Real log1p_(Real x) {
+  // Near 1 as log 2 + log1p((x - 1) / 2), so that 2 atanh(v / (2 + v)) is a short series.
+  const Real one = constant<Real>(1), zero = constant<Real>(0);
+  const Real half = x * constant<Real>(0.5) - constant<Real>(0.5);
+  const Real v = x > constant<Real>(0.41421356237309503) ? half : x;
+  const Real offset = x > constant<Real>(0.41421356237309503) ? constant<Real>(0.69314718055994531) : zero;
+  const Real s = v / (constant<Real>(2) + v), square = s * s;
+  Real series;
+  if constexpr (sizeof(typename RealTraits<Real>::Scalar) == 4) {
+    const double c[] = {1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3};
+    series = horner(square, c);
+  } else {
+    const double c[] = {1.0 / 23, 1.0 / 21, 1.0 / 19, 1.0 / 17, 1.0 / 15, 1.0 / 13,
+                        1.0 / 11, 1.0 / 9,  1.0 / 7,  1.0 / 5,  1.0 / 3};
+    series = horner(square, c);
+  }
+  return offset + constant<Real>(2) * s * (one + square * series);
+}
+
+template <class Real>
+GG_HD Real softplus(Real x) {
+  const Real zero = constant<Real>(0), minus_magnitude = x < zero ? x : -x;
+  return (x < zero ? zero : x) + log1p_(exp_(minus_magnitude));
+}
+
+enum class Activation : int { silu = 0, tanh = 1, relu = 2, softplus = 3 };
 
 // The Order-th derivative of the activation.
 template <Activation kind, int Order, class Real>
@@ -139,13 +166,28 @@ GG_HD Real activation(Real x) {
     Real d = one - two * s;
     if constexpr (Order == 2) return two * u + x * (u * d);
     return constant<Real>(3) * (u * d) + x * (u * (d * d - two * u));
-  } else {
+  } else if constexpr (kind == Activation::tanh) {
     Real t = tanh_(x);
     if constexpr (Order == 0) return t;
     Real u = one - t * t;
     if constexpr (Order == 1) return u;
     if constexpr (Order == 2) return -two * t * u;
     return u * (constant<Real>(6) * t * t - two);
+  } else if constexpr (kind == Activation::relu) {
+    // 0 at 0 and in every slope there; a NaN is no smaller than 0 and stays.
+    const Real zero = constant<Real>(0);
+    if constexpr (Order == 0) return x <= zero ? zero : x;
+    if constexpr (Order == 1) return x <= zero ? zero : one;
+    return zero;
+  } else {
+    if constexpr (Order == 0) return softplus(x);
+    const Real floor = sigmoid_floor(x);
+    Real s = sigmoid(floor);
+    s = x < floor ? constant<Real>(0) : s;
+    if constexpr (Order == 1) return s;
+    Real u = s * (one - s);
+    if constexpr (Order == 2) return u;
+    return u * (one - two * s);
   }
 }
 

@@ -6,6 +6,12 @@
   DO(segment_broadcast)   \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
+  DO(edge_softmax)        \
+  DO(edge_softmax_slope)  \
+  DO(edge_difference_dot) \
+  DO(edge_laplacian)      \
+  DO(rbf_rows)            \
+  DO(rbf_edges)           \
   DO(message_sum)         \
   DO(linear)              \
   DO(activate)            \

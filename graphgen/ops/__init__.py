@@ -3,9 +3,12 @@
 from graphgen.ops import reference
 from graphgen.ops.dense import activation, linear, softmax
 from graphgen.ops.message_passing import (
+    edge_distance,
     edge_dot,
+    edge_softmax,
     message_sum,
     neighbor_reduce,
+    rbf_neighbor_sum,
     segment_broadcast,
     segment_reduce,
 )
@@ -15,12 +18,15 @@ from graphgen.ops.trace import divergence
 __all__ = [
     "activation",
     "divergence",
+    "edge_distance",
     "edge_dot",
+    "edge_softmax",
     "linear",
     "message_sum",
     "neighbor_reduce",
     "normal",
     "rademacher",
+    "rbf_neighbor_sum",
     "reference",
     "segment_broadcast",
     "segment_reduce",

@@ -16,7 +16,7 @@ from graphgen import _C
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 INDICES = {torch.int32: 0, torch.int64: 1}
 REDUCES = {"sum": 0, "mean": 1}
-ACTIVATIONS = {"silu": 0, "tanh": 1}
+ACTIVATIONS = {"silu": 0, "tanh": 1, "relu": 2, "softplus": 3}
 DISTRIBUTIONS = {"uniform": 0, "normal": 1, "rademacher": 2}
 
 

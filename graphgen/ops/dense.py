@@ -173,9 +173,10 @@ _activations = Products("activation", 1, _make_activation)
 
 
 def activation(x: Tensor, kind: str = "silu") -> Tensor:
-    """``kind`` of every element, "silu" or "tanh"; differentiable three times.
+    """``kind`` of every element; differentiable three times.
 
     Args:
+        kind: "silu", x sigmoid(x); "tanh"; "relu", whose slopes at 0 are 0; or "softplus", log(1 + exp(x)).
         x: any shape, float32, float64 or bfloat16.
 
     Raises:

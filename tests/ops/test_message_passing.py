@@ -567,7 +567,7 @@ def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
         lambda: ops.neighbor_reduce(x, graph, reduce="max"),
         lambda: ops.edge_dot(x, x[:, :1], graph),
         lambda: ops.edge_dot(x, x.double(), graph),
-        lambda: ops.message_sum(x, x, bias, graph, "relu"),
+        lambda: ops.message_sum(x, x, bias, graph, "gelu"),
         lambda: ops.message_sum(x, x[:, :1], bias, graph),
         lambda: ops.message_sum(x, x, bias[:, :1], graph),
         lambda: ops.message_sum(x, x, bias.double(), graph),

@@ -4,8 +4,20 @@ Sums run in the order of the rows and edges, never by atomics: the same input gi
 number of threads and whatever else is in the batch.
 """
 
+from graphgen.ops.message_passing.differences import edge_distance
 from graphgen.ops.message_passing.messages import message_sum
 from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_reduce
+from graphgen.ops.message_passing.rbf import rbf_neighbor_sum
 from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
+from graphgen.ops.message_passing.softmax import edge_softmax
 
-__all__ = ["edge_dot", "message_sum", "neighbor_reduce", "segment_broadcast", "segment_reduce"]
+__all__ = [
+    "edge_distance",
+    "edge_dot",
+    "edge_softmax",
+    "message_sum",
+    "neighbor_reduce",
+    "rbf_neighbor_sum",
+    "segment_broadcast",
+    "segment_reduce",
+]

@@ -2,9 +2,12 @@
 
 from graphgen.ops.reference.dense import activation, linear, softmax
 from graphgen.ops.reference.message_passing import (
+    edge_distance,
     edge_dot,
+    edge_softmax,
     message_sum,
     neighbor_reduce,
+    rbf_neighbor_sum,
     segment_broadcast,
     segment_reduce,
 )
@@ -12,12 +15,15 @@ from graphgen.ops.reference.noise import normal, rademacher, uniform
 
 __all__ = [
     "activation",
+    "edge_distance",
     "edge_dot",
+    "edge_softmax",
     "linear",
     "message_sum",
     "neighbor_reduce",
     "normal",
     "rademacher",
+    "rbf_neighbor_sum",
     "segment_broadcast",
     "segment_reduce",
     "softmax",

@@ -19,7 +19,11 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
         return x * torch.sigmoid(x)
     if kind == "tanh":
         return torch.tanh(x)
-    raise ValueError(f"activation: expected 'silu' or 'tanh', got {kind!r}")
+    if kind == "relu":
+        return torch.relu(x)
+    if kind == "softplus":
+        return torch.nn.functional.softplus(x, threshold=40)  # past torch's own threshold float64 loses digits
+    raise ValueError(f"activation: expected 'silu', 'tanh', 'relu' or 'softplus', got {kind!r}")
 
 
 def softmax(x: Tensor) -> Tensor:

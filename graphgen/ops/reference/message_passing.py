@@ -49,6 +49,30 @@ def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
     return (target[graph.target] * source[graph.col]).sum(-1)
 
 
+def edge_softmax(logits: Tensor, graph: GraphBatch) -> Tensor:
+    """See :func:`graphgen.ops.edge_softmax`."""
+    target, shape = graph.target.long(), (graph.num_nodes, *logits.shape[1:])
+    index = target.view(-1, *(1,) * (logits.dim() - 1)).expand_as(logits)
+    # The result does not depend on the shift, so neither do its derivatives.
+    highest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
+    terms = torch.exp(logits - highest[target])
+    return terms / logits.new_zeros(shape).index_add(0, target, terms)[target]
+
+
+def edge_distance(x: Tensor, graph: GraphBatch) -> Tensor:
+    """See :func:`graphgen.ops.edge_distance`."""
+    square = (x[graph.target] - x[graph.col]).square().sum(-1)
+    apart = square > 0
+    # Not sqrt where it is 0: its slope there is infinite.
+    return torch.where(apart, square.where(apart, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
+
+
+def rbf_neighbor_sum(x: Tensor, graph: GraphBatch, centers: Tensor, gamma: Tensor) -> Tensor:
+    """See :func:`graphgen.ops.rbf_neighbor_sum`. Builds the [E, K] basis functions the kernel never stores."""
+    bases = torch.exp(-gamma * (edge_distance(x, graph).unsqueeze(-1) - centers).square())
+    return x.new_zeros((graph.num_nodes, centers.shape[0])).index_add(0, graph.target, bases)
+
+
 def message_sum(
     target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str = "silu"
 ) -> Tensor:
