@@ -46,15 +46,15 @@ static gg_status check_dtype_of(const gg_segment_others_params& p) {
   return check_any_dtype(p.dtype);
 }
 
-// By the least and the greatest, which vectors find.
+// A position below 0 has its sign, one past the last makes that of the difference; signs are joined without a branch.
 template <class Index>
 static bool any_outside(const Index* positions, int64_t count, int64_t end) {
-  Index least = 0, greatest = -1;
+  uint64_t signs = 0;
   for (int64_t k = 0; k < count; ++k) {
-    least = positions[k] < least ? positions[k] : least;
-    greatest = positions[k] > greatest ? positions[k] : greatest;
+    const uint64_t position = static_cast<uint64_t>(int64_t{positions[k]});
+    signs |= position | (static_cast<uint64_t>(end) - 1 - position);
   }
-  return least < 0 || greatest >= end;
+  return signs >> 63;
 }
 
 // Positions come from the caller too.
