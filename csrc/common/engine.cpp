@@ -132,10 +132,14 @@ static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
 }
 static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
-  if (p.by_type && p.rows * p.types * p.features > 0 && !p.partial)
-    return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
-  return first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
-                        check_code("activation", p.activation, 2)});
+  if (gg_status status =
+          first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
+                         check_code("activation", p.activation, 2)}))
+    return status;
+  for (int m = 0; m <= p.order; ++m)
+    if (p.out[m].bias && p.rows * p.types * p.features > 0 && !p.partial)
+      return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
+  return GG_OK;
 }
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {
