@@ -48,7 +48,7 @@ def fold(src: Tensor, index: Tensor, dim: int, size: int) -> tuple[Tensor, Tenso
     if index.dim() == 1:
         if index.size(0) != length:
             index = index.expand(length)
-        return moved.reshape(length, product(moved.shape[1:])), index, 1
+        return moved.reshape(length, product(list(moved.shape[1:]))), index, 1
     index = broadcast(index, src, dim).movedim(dim, 0)
     kept = 1
     for d in range(1, index.dim()):
@@ -56,15 +56,16 @@ def fold(src: Tensor, index: Tensor, dim: int, size: int) -> tuple[Tensor, Tenso
             kept = d + 1
     for _ in range(kept, moved.dim()):
         index = index.select(-1, 0)
-    apart = product(index.shape[1:])
+    apart = product(list(index.shape[1:]))
     if kept > 1:
         index = element_keys(index.reshape(length, apart), size)
-    return moved.reshape(length * apart, product(moved.shape[kept:])), index, apart
+    return moved.reshape(length * apart, product(list(moved.shape[kept:]))), index, apart
 
 
 def unfold(rows: Tensor, src: Tensor, dim: int, size: int) -> Tensor:
     """The result's rows, or as many rows of places in them, in the shape of ``src`` with ``size`` along ``dim``."""
-    moved = [size] + src.movedim(dim, 0).shape[1:]
+    moved = list(src.movedim(dim, 0).shape)
+    moved[0] = size
     return rows.reshape(moved).movedim(0, dim).contiguous()
 
 
@@ -73,7 +74,7 @@ def write(found: Tensor, out: Tensor | None) -> Tensor:
     if out is None:
         return found
     if out.shape != found.shape:
-        raise ValueError(f"out must have shape {found.shape}, got {out.shape}")
+        raise ValueError(f"out must have shape {list(found.shape)}, got {list(out.shape)}")
     return out.copy_(found)
 
 

@@ -72,13 +72,14 @@ def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
     dim = index.dim() - 1
     length, places = index.size(dim), src.size(dim)
     moved = computable(src).movedim(dim, 0)
-    shape = [length] + moved.shape[1:]
+    shape = list(moved.shape)
+    shape[0] = length
     if dim == 0:
-        rows = moved.reshape(places, product(moved.shape[1:]))
+        rows = moved.reshape(places, product(shape[1:]))
     else:
-        index = index.expand(src.shape[:dim] + [length]).movedim(dim, 0)
-        apart = product(index.shape[1:])
+        index = index.expand(list(src.shape[:dim]) + [length]).movedim(dim, 0)
+        apart = product(list(index.shape[1:]))
         index = element_keys(index.reshape(length, apart), places)
-        rows = moved.reshape(places * apart, product(moved.shape[dim + 1 :]))
+        rows = moved.reshape(places * apart, product(shape[dim + 1 :]))
     found = gather(rows, index).reshape(shape).movedim(0, dim).contiguous().to(src.dtype)
     return write(found, out)

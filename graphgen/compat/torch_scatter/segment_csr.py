@@ -33,21 +33,22 @@ def _boundaries(indptr: Tensor, lead: list[int], length: int) -> Tensor:
 
 
 def _at_least_one(indptr: Tensor) -> Tensor:
-    return indptr.new_zeros(indptr.shape[:-1] + [1]) if indptr.size(-1) == 0 else indptr
+    return indptr.new_zeros(list(indptr.shape[:-1]) + [1]) if indptr.size(-1) == 0 else indptr
 
 
 def _fold(src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor]:
     dim = indptr.dim() - 1
     if src.dim() <= dim:
         raise ValueError("segment_csr: indptr must not have more dimensions than src")
-    ptr = _boundaries(indptr, src.shape[:dim], src.size(dim))
-    return computable(src).reshape(product(src.shape[: dim + 1]), product(src.shape[dim + 1 :])), ptr
+    shape = list(src.shape)
+    ptr = _boundaries(indptr, shape[:dim], shape[dim])
+    return computable(src).reshape(product(shape[: dim + 1]), product(shape[dim + 1 :])), ptr
 
 
 def _unfold(rows: Tensor, src: Tensor, indptr: Tensor) -> Tensor:
     dim = indptr.dim() - 1
     count = indptr.size(-1) - 1
-    lead, rest = src.shape[:dim], src.shape[dim + 1 :]
+    lead, rest = list(src.shape[:dim]), list(src.shape[dim + 1 :])
     if dim == 0:
         return rows.reshape([count] + rest)
     return rows.reshape(lead + [count + 1] + rest).narrow(dim, 0, count).contiguous()
@@ -67,8 +68,9 @@ def _extreme(src: Tensor, indptr: Tensor, out: Tensor | None, largest: bool) -> 
     dim = indptr.dim() - 1
     if dim > 0:
         # From places among all batches to places in one.
-        length, batches = src.size(dim), product(src.shape[:dim])
-        shifts = torch.arange(batches, device=arg.device).reshape(src.shape[:dim] + [1] * (src.dim() - dim))
+        lead = list(src.shape[:dim])
+        length, batches = src.size(dim), product(lead)
+        shifts = torch.arange(batches, device=arg.device).reshape(lead + [1] * (src.dim() - dim))
         arg = (arg - shifts * length).clamp(max=length)
     return write(values, out), arg
 
@@ -147,7 +149,7 @@ def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor
     if src.numel() == 0:
         indptr = indptr.new_zeros([count + 1])
     length = out.size(dim) if out is not None else int(indptr.reshape(-1)[-1])
-    lead, rest = src.shape[:dim], src.shape[dim + 1 :]
+    lead, rest = list(src.shape[:dim]), list(src.shape[dim + 1 :])
     ptr = _boundaries(indptr, lead, length)
     rows = computable(src)
     if dim > 0:

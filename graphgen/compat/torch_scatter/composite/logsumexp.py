@@ -44,7 +44,7 @@ def scatter_logsumexp(
     rows, keys, apart = fold(computable(src), index, dim, size)
     ptr, order = group_rows(keys, size * apart)
     largest, arg = segment_max(rows.detach(), ptr, order)
-    largest = largest.masked_fill(arg == rows.size(0), -torch.inf)
+    largest = largest.masked_fill(arg == rows.size(0), float("-inf"))
     before = rows.new_full([0], 0.0)
     if out is not None:
         before = fold(computable(out), torch.arange(size, device=out.device), dim, size)[0].reshape(largest.shape)
@@ -54,7 +54,7 @@ def scatter_logsumexp(
     sums = segment_reduce((rows - segment_broadcast(shift, ptr, rows.size(0), order)).exp(), ptr, "sum", order)
     if out is not None:
         sums = sums + (before - shift).exp()
-    nothing = largest == -torch.inf
+    nothing = largest == float("-inf")
     found = ((sums + eps).log() + shift).masked_fill(nothing, 0.0)
     found = unfold(found, src, dim, size).to(src.dtype)
     return found if out is None else out.copy_(found)
