@@ -4,6 +4,11 @@
 #define GG_OPERATIONS(DO) \
   DO(segment_reduce)      \
   DO(segment_broadcast)   \
+  DO(segment_others)      \
+  DO(gather)              \
+  DO(pick)                \
+  DO(place_rows)          \
+  DO(group_rows)          \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
   DO(message_sum)         \

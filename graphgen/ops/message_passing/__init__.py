@@ -6,6 +6,19 @@ number of threads and whatever else is in the batch.
 
 from graphgen.ops.message_passing.messages import message_sum
 from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_reduce
-from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
+from graphgen.ops.message_passing.scatter import gather, scatter, scatter_max, scatter_min
+from graphgen.ops.message_passing.segments import segment_broadcast, segment_max, segment_min, segment_reduce
 
-__all__ = ["edge_dot", "message_sum", "neighbor_reduce", "segment_broadcast", "segment_reduce"]
+__all__ = [
+    "edge_dot",
+    "gather",
+    "message_sum",
+    "neighbor_reduce",
+    "scatter",
+    "scatter_max",
+    "scatter_min",
+    "segment_broadcast",
+    "segment_max",
+    "segment_min",
+    "segment_reduce",
+]
