@@ -5,11 +5,15 @@ Everything here also compiles as TorchScript, which sees the registered ops only
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from graphgen.compat.torch_scatter.utils import broadcast
-from graphgen.ops.message_passing import segments as ops
+from graphgen.ops._op import Op
+from graphgen.ops.message_passing.scatter import _element_keys, _gather, _group_rows
+from graphgen.ops.message_passing.segments import _extremes, _segment_broadcast, _segment_reduce
 
 
 def product(sizes: list[int]) -> int:
@@ -81,9 +85,9 @@ def write(found: Tensor, out: Tensor | None) -> Tensor:
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 
-def _tracing() -> bool:
-    """Whether torch.jit.trace is at work, which records registered ops and nothing else."""
-    return torch._C._get_tracing_state() is not None
+def _run(op: Op, *args: Any) -> Any:
+    """The op; while torch.jit.trace is at work, which records registered ops and nothing else, as one of those."""
+    return (op if torch._C._get_tracing_state() is None else op.registered)(*args)
 
 
 def group_rows(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -91,7 +95,7 @@ def group_rows(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.group_rows(index, size)
     else:
-        return (torch.ops.graphgen.group_rows if _tracing() else ops._group_rows)(index, size)
+        return _run(_group_rows, index, size)
 
 
 def element_keys(index: Tensor, size: int) -> Tensor:
@@ -99,39 +103,39 @@ def element_keys(index: Tensor, size: int) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.element_keys(index, size)
     else:
-        return (torch.ops.graphgen.element_keys if _tracing() else ops._element_keys)(index, size)
+        return _run(_element_keys, index, size)
 
 
 def segment_reduce(src: Tensor, ptr: Tensor, reduce: str, order: Tensor | None = None) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.segment_reduce(src, ptr, reduce, order)
     else:
-        return (torch.ops.graphgen.segment_reduce if _tracing() else ops._segment_reduce)(src, ptr, reduce, order)
+        return _run(_segment_reduce, src, ptr, reduce, order)
 
 
 def segment_max(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.segment_max(src, ptr, order)
     else:
-        return (torch.ops.graphgen.segment_max if _tracing() else ops._segment_max)(src, ptr, order)
+        return _run(_extremes["max"], src, ptr, order)
 
 
 def segment_min(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.segment_min(src, ptr, order)
     else:
-        return (torch.ops.graphgen.segment_min if _tracing() else ops._segment_min)(src, ptr, order)
+        return _run(_extremes["min"], src, ptr, order)
 
 
 def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, order: Tensor | None = None) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.segment_broadcast(src, ptr, rows, "sum", order)
     else:
-        return (torch.ops.graphgen.segment_broadcast if _tracing() else ops._segment_broadcast)(src, ptr, rows, "sum", order)
+        return _run(_segment_broadcast, src, ptr, rows, "sum", order)
 
 
 def gather(src: Tensor, index: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.gather(src, index)
     else:
-        return (torch.ops.graphgen.gather if _tracing() else ops._gather)(src, index)
+        return _run(_gather, src, index)

@@ -27,7 +27,7 @@ def scatter_std(
     """Standard deviation of the entries of ``src`` that share an index: the root of squares over (count + 1e-6).
 
     Args:
-        src: any shape, floating point. index, dim, dim_size: as for scatter.
+        src: any shape; integers count as float32. index, dim, dim_size: as for scatter.
         out: sums of squared deviations to which those of ``src`` are added; not what is returned.
         unbiased: divide by one less than the number of entries (and at least 1).
 
@@ -37,6 +37,8 @@ def scatter_std(
     Raises:
         As scatter.
     """
+    if not torch.is_floating_point(src):
+        src = src.float()
     size = size_along(index, dim, out, dim_size)
     rows, keys, apart = fold(computable(src), index, dim, size)
     ptr, order = group_rows(keys, size * apart)
