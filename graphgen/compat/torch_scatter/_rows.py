@@ -32,6 +32,13 @@ def computable(src: Tensor) -> Tensor:
     return src
 
 
+def check(src: Tensor, index: Tensor) -> None:
+    if index.dtype != torch.long and index.dtype != torch.int:
+        raise ValueError(f"an index must be int64 or int32, got {index.dtype}")
+    if index.device != src.device:
+        raise ValueError(f"src is on {src.device}, its index on {index.device}; move one")
+
+
 def size_along(index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> int:
     """How many places there are to reduce to."""
     if out is not None:
@@ -41,12 +48,20 @@ def size_along(index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
     return int(index.max()) + 1 if index.numel() > 0 else 0
 
 
+def _is_plain(src: Tensor, dim: int) -> bool:
+    """Whether rows are what the call is on already: most calls, and on a small graph turning them costs as much."""
+    return src.dim() == 2 and (dim == 0 or dim == -2)
+
+
 def fold(src: Tensor, index: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor, int]:
     """(rows [L * apart, W], the row of the result [L * apart] that each goes to, apart), L = src.size(dim).
 
     ``apart`` is how many places of the other dimensions have indices of their own: 1 if the index is one per row, all
     of them if it is one per element. The result has size * apart rows.
     """
+    check(src, index)
+    if _is_plain(src, dim) and index.dim() == 1 and index.size(0) == src.size(0):
+        return src, index, 1
     moved = src.movedim(dim, 0)
     length = moved.size(0)
     if index.dim() == 1:
@@ -68,6 +83,8 @@ def fold(src: Tensor, index: Tensor, dim: int, size: int) -> tuple[Tensor, Tenso
 
 def unfold(rows: Tensor, src: Tensor, dim: int, size: int) -> Tensor:
     """The result's rows, or as many rows of places in them, in the shape of ``src`` with ``size`` along ``dim``."""
+    if _is_plain(src, dim):
+        return rows.view(size, src.size(1))
     moved = list(src.movedim(dim, 0).shape)
     moved[0] = size
     return rows.reshape(moved).movedim(0, dim).contiguous()

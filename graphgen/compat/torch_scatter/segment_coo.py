@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphgen.compat.torch_scatter._rows import computable, element_keys, gather, product, write
+from graphgen.compat.torch_scatter._rows import check, computable, element_keys, gather, product, write
 from graphgen.compat.torch_scatter.scatter import scatter, scatter_max, scatter_mean, scatter_min, scatter_sum
 
 
@@ -69,6 +69,7 @@ def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
         RuntimeError: an index that does not broadcast.
         ValueError: an ``out`` of another shape.
     """
+    check(src, index)
     dim = index.dim() - 1
     length, places = index.size(dim), src.size(dim)
     moved = computable(src).movedim(dim, 0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from graphgen.compat.torch_scatter._rows import (
+    check,
     computable,
     product,
     segment_broadcast,
@@ -37,6 +38,7 @@ def _at_least_one(indptr: Tensor) -> Tensor:
 
 
 def _fold(src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor]:
+    check(src, indptr)
     dim = indptr.dim() - 1
     if src.dim() <= dim:
         raise ValueError("segment_csr: indptr must not have more dimensions than src")
@@ -141,6 +143,7 @@ def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor
         IndexError, RuntimeError: as segment_csr.
         ValueError: an indptr for another number of segments, an ``out`` of another shape.
     """
+    check(src, indptr)
     dim = indptr.dim() - 1
     indptr = _at_least_one(indptr)
     count = src.size(dim)
