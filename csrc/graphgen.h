@@ -44,8 +44,8 @@ typedef struct {
   int64_t* arg;       // GG_MAX, GG_MIN: [segments, features], the first row that has the value, R if empty; or null
   int64_t segments, features;
   int32_t dtype, index, reduce;
-  // R. The CPU call refuses a ptr that leaves [0, R] or falls, and an order that leaves [0, R); the CUDA call clamps the
-  // one and trusts the other.
+  // R. The CPU call refuses a ptr that leaves [0, R] or falls, and an order that leaves [0, R); the CUDA call clamps
+  // the one and trusts the other.
   int64_t rows;
 } gg_segment_reduce_params;
 gg_status gg_segment_reduce(const gg_segment_reduce_params* params, const gg_place* place);
@@ -76,12 +76,27 @@ typedef struct {
 } gg_segment_others_params;
 gg_status gg_segment_others(const gg_segment_others_params* params, const gg_place* place);
 
-// out[k] = src[index[k]]. The CPU call refuses an index outside [0, R); the CUDA call writes 0 for it.
+// out[position[k, c], c, :] = reduce over k of src[k, c, :], rows being columns of features / columns elements each;
+// what nothing arrives at is 0, or 1 for GG_MUL. Partial results wait in out, so bfloat16 is refused. CPU only: on
+// CUDA, group the rows by a sort and reduce segments. Refuses a position outside [0, rows).
+typedef struct {
+  const void* src;       // [count, features] dtype
+  const void* position;  // [count, columns] index
+  void* out;             // [rows, features] dtype
+  int64_t* arg;          // GG_MAX, GG_MIN: [rows, features], the first k that has the value, `count` if none
+  int64_t* arrived;      // room for [rows, columns]
+  int64_t count, rows, features, columns;
+  int32_t dtype, index, reduce;
+} gg_scatter_params;
+gg_status gg_scatter(const gg_scatter_params* params, const gg_place* place);
+
+// out[k, c, :] = src[position[k, c], c, :], columns as above. The CPU call refuses an position outside [0, R); the CUDA
+// call writes 0 for it.
 typedef struct {
   const void* src;       // [R, features] dtype
-  const void* position;  // [count] index, the row of src
+  const void* position;  // [count, columns] index
   void* out;             // [count, features] dtype
-  int64_t rows, features, count;
+  int64_t rows, features, count, columns;
   int32_t dtype, index;
 } gg_gather_params;
 gg_status gg_gather(const gg_gather_params* params, const gg_place* place);

@@ -58,10 +58,31 @@ PYBIND11_MODULE(_C, module) {
       },
       release());
   module.def(
+      "scatter",
+      [](Address src, Address position, Address result, Address arg, Address arrived, int64_t count, int64_t rows,
+         int64_t features, int64_t columns, int dtype, int index, int reduce, int device, int threads,
+         Address stream) {
+        gg_scatter_params p{in(src),
+                            in(position),
+                            out(result),
+                            static_cast<int64_t*>(out(arg)),
+                            static_cast<int64_t*>(out(arrived)),
+                            count,
+                            rows,
+                            features,
+                            columns,
+                            dtype,
+                            index,
+                            reduce};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_scatter(&p, &where));
+      },
+      release());
+  module.def(
       "gather",
-      [](Address src, Address position, Address result, int64_t rows, int64_t features, int64_t count, int dtype,
-         int index, int device, int threads, Address stream) {
-        gg_gather_params p{in(src), in(position), out(result), rows, features, count, dtype, index};
+      [](Address src, Address position, Address result, int64_t rows, int64_t features, int64_t count, int64_t columns,
+         int dtype, int index, int device, int threads, Address stream) {
+        gg_gather_params p{in(src), in(position), out(result), rows, features, count, columns, dtype, index};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_gather(&p, &where));
       },

@@ -5,6 +5,7 @@
   DO(segment_reduce)      \
   DO(segment_broadcast)   \
   DO(segment_others)      \
+  DO(scatter)             \
   DO(gather)              \
   DO(pick)                \
   DO(place_rows)          \

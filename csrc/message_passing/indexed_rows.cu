@@ -10,15 +10,15 @@ __device__ __forceinline__ bool within(int64_t row, int64_t rows) {
   return static_cast<uint64_t>(row) < static_cast<uint64_t>(rows);
 }
 
-// One thread a position and pack of features.
+// One thread a row of the result and pack of features.
 template <class S, int N>
 struct Gather {
   gg_gather_params p;
   Indices position;
-  int64_t packs;
+  int64_t packs, width;  // of a row, of a column
 
   __device__ __forceinline__ void operator()(int64_t item) const {
-    const int64_t k = item / packs, feature = item % packs * N, row = position[k];
+    const int64_t k = item / packs, feature = item % packs * N, row = position[k * p.columns + feature / width];
     Pack<S, N> value = {};
     if (within(row, p.rows)) value = Pack<S, N>::load(static_cast<const S*>(p.src) + row * p.features + feature);
     value.store(static_cast<S*>(p.out) + k * p.features + feature);
@@ -51,12 +51,13 @@ struct Place {
 }  // namespace
 
 gg_status gather(const gg_gather_params& p, void* stream) {
+  const int64_t width = p.columns > 0 ? p.features / p.columns : 0;
   return with_any_pack(
-      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(p.features, p.src, p.out); },
+      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(width, p.src, p.out); },
       [&](auto type, auto width) {
         constexpr int N = decltype(width)::value;
         const int64_t packs = p.features / N;
-        const Gather<typename decltype(type)::type, N> kernel{p, {p.position, p.index}, packs};
+        const Gather<typename decltype(type)::type, N> kernel{p, {p.position, p.index}, packs, width};
         return launch_items("gather", p.count * packs, stream, kernel);
       });
 }
@@ -71,6 +72,10 @@ gg_status place_rows(const gg_place_rows_params& p, void* stream) {
   return with_any_dtype(p.dtype, [&](auto type) {
     return launch_items("place_rows", p.count * p.features, stream, Place<typename decltype(type)::type>{p});
   });
+}
+
+gg_status scatter(const gg_scatter_params&, void*) {
+  return fail(GG_INVALID_ARGUMENT, "scatter on CUDA: group the rows by a sort and reduce segments instead");
 }
 
 gg_status group_rows(const gg_group_rows_params&, void*) {

@@ -44,8 +44,7 @@ static void fold_rows(const gg_segment_reduce_params& p, int64_t first, int64_t 
       for (int64_t k = begin; k < end; ++k)
         for (int v = 0; v < N; ++v)
           folded[v] = fold<Reduce>(folded[v], tile.read(src + segments.row(k) * p.features, v));
-      for (int v = 0; v < N; ++v)
-        tile.write(out + s * p.features, v, finished_lanes<Reduce>(folded[v], end - begin));
+      for (int v = 0; v < N; ++v) tile.write(out + s * p.features, v, finished_lanes<Reduce>(folded[v], end - begin));
     }
   });
 }
@@ -62,33 +61,38 @@ static void extreme_rows(const gg_segment_reduce_params& p, int64_t first, int64
     using Tile = decltype(tile);
     using Vector = typename Tile::Vector;
     using Integer = typename RealTraits<Vector>::Integer;
+    using Count = typename RealTraits<Integer>::Scalar;
     constexpr int N = Tile::vectors, lanes = Simd<S>::lanes;
     const int filled = Tile::partial ? tile.count : N * lanes;
     for (int64_t s = first; s < last; ++s) {
       const int64_t begin = segments.begin(s), end = segments.end(s);
       int64_t* arg = WithArg ? p.arg + s * p.features + tile.first : nullptr;
       Vector best[N] = {};
-      if (begin < end)
+      if (begin < end) {
         for (int v = 0; v < N; ++v) best[v] = tile.read(src + segments.row(begin) * p.features, v);
-      if constexpr (WithArg)
-        for (int lane = 0; lane < filled; ++lane) arg[lane] = begin < end ? segments.row(begin) : p.rows;
+      } else if (WithArg) {
+        for (int lane = 0; lane < filled; ++lane) arg[lane] = p.rows;
+      }
       for (int64_t piece = begin; piece < end; piece += kSlotsPerPiece) {
         const int64_t stop = end - piece > kSlotsPerPiece ? piece + kSlotsPerPiece : end;
+        const bool is_first = piece == begin;
         Integer at[N];
-        for (int v = 0; v < N; ++v) at[v] = Integer{} - 1;
-        for (int64_t k = piece; k < stop; ++k)
+        for (int v = 0; v < N; ++v) at[v] = Integer{} + static_cast<Count>(is_first ? 0 : -1);
+        for (int64_t k = piece + is_first; k < stop; ++k)
           for (int v = 0; v < N; ++v) {
             const Vector x = tile.read(src + segments.row(k) * p.features, v);
-            const auto better = beats<Reduce>(x, best[v]);
-            best[v] = better ? x : best[v];
-            if constexpr (WithArg) {
-              using Count = typename RealTraits<Integer>::Scalar;
-              at[v] = better ? Integer{} + static_cast<Count>(k - piece) : at[v];
-            }
+            if constexpr (WithArg) at[v] = winner<Reduce>(x, best[v], Integer{} + static_cast<Count>(k - piece), at[v]);
+            best[v] = winner<Reduce>(x, best[v], x, best[v]);
           }
-        if constexpr (WithArg)
-          for (int lane = 0; lane < filled; ++lane)
-            if (const int64_t k = at[lane / lanes][lane % lanes]; k >= 0) arg[lane] = segments.row(piece + k);
+        if constexpr (WithArg) {
+          Count slots[N * lanes];
+          __builtin_memcpy(slots, at, sizeof at);
+          if (is_first && !segments.order)
+            for (int lane = 0; lane < filled; ++lane) arg[lane] = piece + slots[lane];
+          else
+            for (int lane = 0; lane < filled; ++lane)
+              if (slots[lane] >= 0) arg[lane] = segments.row(piece + slots[lane]);
+        }
       }
       for (int v = 0; v < N; ++v) tile.write(out + s * p.features, v, best[v]);
     }

@@ -91,10 +91,8 @@ struct Extreme : SegmentKernel<gg_segment_reduce_params> {
 #pragma unroll
           for (int v = 0; v < N; ++v) {
             const Real x = row[u][v];
-            if (beats<Reduce, Real>(x, best[v])) {
-              best[v] = x;
-              at[v] = k + u;
-            }
+            at[v] = winner<Reduce>(x, best[v], k + u, at[v]);
+            best[v] = winner<Reduce>(x, best[v], x, best[v]);
           }
     }
     const int64_t to = segment * p.features + feature;

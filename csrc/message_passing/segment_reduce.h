@@ -19,16 +19,19 @@ constexpr bool kIsExtreme = Reduce == GG_MAX || Reduce == GG_MIN;
 
 template <int Reduce, class Real>
 GG_HD Real fold(Real so_far, Real x) {
-  static_assert(!kIsExtreme<Reduce>, "extremes have `beats`");
+  static_assert(!kIsExtreme<Reduce>, "extremes have `winner`");
   if constexpr (Reduce == GG_MUL) return so_far * x;
   return so_far + x;
 }
 
-// Whether x takes the place of an earlier row: ties stay where they are, and so does a NaN once there is one.
-template <int Reduce, class Real>
-GG_HD auto beats(Real x, Real best) {
-  if constexpr (Reduce == GG_MAX) return ((x > best) | (x != x)) & (best == best);
-  if constexpr (Reduce == GG_MIN) return ((x < best) | (x != x)) & (best == best);
+// What belongs to the winner of x and an earlier row: ties stay where they are, and so does a NaN once there is one.
+// Choices one after the other, since compilers join masks of vectors badly.
+template <int Reduce, class Real, class Chosen>
+GG_HD Chosen winner(Real x, Real best, Chosen of_x, Chosen of_best) {
+  static_assert(kIsExtreme<Reduce>, "a maximum or a minimum");
+  Chosen chosen = (Reduce == GG_MAX ? x > best : x < best) ? of_x : of_best;
+  chosen = x != x ? of_x : chosen;
+  return best != best ? of_best : chosen;
 }
 
 // A folded scalar as the result: the mean of integers floors.

@@ -9,13 +9,31 @@ from torch import Tensor
 
 from graphgen import _C
 from graphgen.ops import _native
-from graphgen.ops._op import Op, eager, fold_batch, loop_batch, unfold_batch
-from graphgen.ops.message_passing.segments import _check_reduce, _extremes, _segment_reduce
-from graphgen.ops.reference import message_passing as reference
+from graphgen.ops._op import Op, eager, loop_batch
+from graphgen.ops.message_passing.segments import (
+    _check_reduce,
+    _extreme_kernel,
+    _pick,
+    _place,
+    _segment_others,
+    _segment_reduce_kernel,
+)
 
-# A scatter is a stable sort of the index and a segment op in that order, so it adds in the order of the rows, needs no
-# atomics, and has the derivatives of the segment op. An index that differs from column to column is one key per
-# element, over rows of one feature.
+# Scatter and gather take rows as columns side by side: index [L, K] moves src [L, K * w] by K columns of w features.
+# A 1-D index moves whole rows, one of K = F every element for itself.
+#
+# On the CPU each thread reads the whole index, in order, and takes what arrives at its own part of the result. On CUDA
+# a stable sort by index makes segments of the rows. Both add in the order of src, so neither needs atomics and the
+# bits are the same every time.
+
+
+def _width(index: Tensor) -> int:
+    return 1 if index.dim() == 1 else index.shape[1]
+
+
+def _check_index(name: str, src: Tensor, index: Tensor) -> None:
+    if index.dim() not in (1, 2) or index.shape[0] != src.shape[0] or index.dtype not in _native.INDICES:
+        raise ValueError(f"{name}: index needs integers for {src.shape[0]} rows, got {list(index.shape)} {index.dtype}")
 
 
 def _group_rows_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -32,37 +50,145 @@ def _group_rows_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 def _element_keys_kernel(index: Tensor, size: int) -> Tensor:
     columns = index.shape[1]
-    column = torch.arange(columns, device=index.device)
     outside = (index < 0) | (index >= size)
     if index.device.type == "cpu" and bool(outside.any()):
         position = outside.nonzero()[0].tolist()
         raise IndexError(f"index: position {position} has {int(index[tuple(position)])}, which is not in [0, {size})")
+    column = torch.arange(columns, device=index.device)
     return torch.where(outside, -1, index.long() * columns + column).flatten()
 
 
+def _by_rows(group_rows, element_keys, src: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A scatter as segments: (rows of one column of src each, their ptr and order)."""
+    if index.dim() == 1 or index.shape[1] == 1:
+        return src, *group_rows(index.reshape(index.shape[0]), size)
+    length, columns = index.shape
+    rows = src.reshape(length * columns, src.shape[1] // max(columns, 1))
+    return rows, *group_rows(element_keys(index, size), size * columns)
+
+
+def _scatter_directly(src: Tensor, index: Tensor, size: int, reduce: str, arg: Tensor | None) -> Tensor:
+    if src.dtype == torch.bfloat16:
+        return _scatter_directly(src.float(), index, size, reduce, arg).bfloat16()
+    src, index = src.contiguous(), index.contiguous()
+    features, columns = src.shape[1], _width(index)
+    out = src.new_empty((size, features))
+    arrived = torch.empty((size, columns), dtype=torch.int64)
+    _native.call(
+        _C.scatter,
+        src,
+        src.data_ptr(),
+        index.data_ptr(),
+        out.data_ptr(),
+        0 if arg is None else arg.data_ptr(),
+        arrived.data_ptr(),
+        src.shape[0],
+        size,
+        features,
+        columns,
+        _native.ROWS[src.dtype],
+        _native.INDICES[index.dtype],
+        _native.ROW_REDUCES[reduce],
+    )
+    return out
+
+
+def _scatter_extreme_kernel(reduce: str):
+    segment_extreme = _extreme_kernel(reduce)
+
+    def kernel(src: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        _check_index(f"scatter_{reduce}", src, index)
+        if src.device.type == "cpu" and src.dtype in _native.ROWS:
+            arg = torch.empty((size, src.shape[1]), dtype=torch.int64)
+            return _scatter_directly(src, index, size, reduce, arg), arg
+        rows = _by_rows(_group_rows_kernel, _element_keys_kernel, src, index, size)
+        values, arg = segment_extreme(*rows)
+        shape = (size, src.shape[1])
+        return values.reshape(shape), arg.reshape(shape) // max(_width(index), 1)
+
+    return kernel
+
+
+_extreme_kernels = {reduce: _scatter_extreme_kernel(reduce) for reduce in ("max", "min")}
+
+
+def _scatter_rows_kernel(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
+    _check_index("scatter", src, index)
+    if src.device.type == "cpu" and src.dtype in _native.ROWS:
+        if reduce in _extreme_kernels:
+            return _extreme_kernels[reduce](src, index, size)[0]
+        return _scatter_directly(src, index, size, reduce, None)
+    rows, ptr, order = _by_rows(_group_rows_kernel, _element_keys_kernel, src, index, size)
+    return _segment_reduce_kernel(rows, ptr, reduce, order).reshape(size, src.shape[1])
+
+
 def _gather_kernel(src: Tensor, index: Tensor) -> Tensor:
+    columns = _width(index)
     if not _native.runs_rows(src):
-        return reference.gather(src, index)
+        parts = src.unflatten(1, (columns, src.shape[1] // max(columns, 1)))
+        return parts[index.reshape(-1, columns), torch.arange(columns, device=src.device)].flatten(1)
     src, index = src.contiguous(), index.contiguous()
     rows, features = src.shape
     out = src.new_empty((index.shape[0], features))
-    sizes = (rows, features, index.shape[0], _native.ROWS[src.dtype], _native.INDICES[index.dtype])
+    sizes = (rows, features, index.shape[0], columns, _native.ROWS[src.dtype], _native.INDICES[index.dtype])
     _native.call(_C.gather, src, src.data_ptr(), index.data_ptr(), out.data_ptr(), *sizes)
     return out
 
 
-def _gather_vjp(args, grad, needs):
-    src, index = args
-    ptr, order = _group_rows(index, src.shape[0])
-    return _segment_reduce(grad, ptr, "sum", order), None
+def _others(src: Tensor, index: Tensor, size: int) -> Tensor:
+    return _segment_others(*_by_rows(_group_rows, _element_keys, src, index, size)).reshape(src.shape)
 
 
-def _gather_vmap(args, in_dims, size):
-    src, index = args
-    if in_dims[1] is not None:
-        return loop_batch(_gather, args, in_dims, size)
-    features = src.shape[-1 if in_dims[0] % src.dim() < src.dim() - 1 else -2]
-    return unfold_batch(_gather(fold_batch(src, in_dims[0], size), index), size, features)
+def _over_counts(grad: Tensor, index: Tensor, size: int) -> Tensor:
+    columns = _width(index)
+    ones = torch.ones((index.shape[0], columns), dtype=grad.dtype, device=grad.device)
+    counts = _scatter_rows(ones, index, size, "sum").clamp(min=1)
+    return (grad.unflatten(1, (columns, grad.shape[1] // max(columns, 1))) / counts.unsqueeze(2)).flatten(1)
+
+
+def _scatter_rows_vjp(args, grad, needs):
+    src, index, size, reduce = args
+    if reduce in _extremes:
+        out = _place(grad, _extremes[reduce](src, index, size)[1], src.shape[0])
+    elif reduce == "mul":
+        out = _gather(grad, index) * _others(src, index, size)
+    else:
+        out = _gather(_over_counts(grad, index, size) if reduce == "mean" else grad, index)
+    return out, None, None, None
+
+
+def _scatter_rows_jvp(args, tangents):
+    src, index, size, reduce = args
+    if reduce in _extremes:
+        return _pick(tangents[0], _extremes[reduce](src, index, size)[1])
+    if reduce == "mul":
+        return _scatter_rows(tangents[0] * _others(src, index, size), index, size, "sum")
+    return _scatter_rows(tangents[0], index, size, reduce)
+
+
+def _scatter_extreme_vjp(args, grads, needs):
+    src, _, _, _, arg = args
+    return None if grads[0] is None else _place(grads[0], arg, src.shape[0]), None, None
+
+
+def _vmap(op_of):
+    """vmap that widens the columns by the batch; a batched index is looped over."""
+
+    def vmap(args, in_dims, size):
+        op, (src, index, *rest) = op_of(), args
+        if in_dims[1] is not None:
+            return loop_batch(op, args, in_dims, size)
+        columns, src = _width(index), src.movedim(in_dims[0], 1)
+        shape = (columns, src.shape[2] // max(columns, 1))
+        wide = src.unflatten(2, shape).movedim(1, 2).flatten(1)
+
+        def narrow(out: Tensor) -> Tensor:
+            return out.unflatten(1, (columns, size, shape[1])).movedim(2, 1).flatten(2)
+
+        out = op(wide, index, *rest)
+        return (tuple(map(narrow, out)), (1,) * len(out)) if op.has_many else (narrow(out), 1)
+
+    return vmap
 
 
 _group_rows: Op = Op(
@@ -83,14 +209,39 @@ _element_keys: Op = Op(
     lambda args, tangents: None,
     lambda args, in_dims, size: loop_batch(_element_keys, args, in_dims, size),
 )
+_scatter_rows: Op = Op(
+    "scatter_rows",
+    "(Tensor src, Tensor index, SymInt size, str reduce) -> Tensor",
+    _scatter_rows_kernel,
+    lambda src, index, size, reduce: src.new_empty((size, src.shape[1])),
+    _scatter_rows_vjp,
+    _scatter_rows_jvp,
+    _vmap(lambda: _scatter_rows),
+)
+_extremes: dict[str, Op] = {
+    reduce: Op(
+        f"scatter_{reduce}",
+        "(Tensor src, Tensor index, SymInt size) -> (Tensor, Tensor)",
+        _extreme_kernels[reduce],
+        lambda src, index, size: (
+            src.new_empty((size, src.shape[1])),
+            src.new_empty((size, src.shape[1]), dtype=torch.int64),
+        ),
+        _scatter_extreme_vjp,
+        lambda args, tangents: (_pick(tangents[0], args[4]), None),
+        _vmap(lambda reduce=reduce: _extremes[reduce]),
+        keeps_result=True,
+    )
+    for reduce in ("max", "min")
+}
 _gather: Op = Op(
     "gather",
     "(Tensor src, Tensor index) -> Tensor",
     _gather_kernel,
     lambda src, index: src.new_empty((index.shape[0], src.shape[1])),
-    _gather_vjp,
+    lambda args, grad, needs: (_scatter_rows(grad, args[1], args[0].shape[0], "sum"), None),
     lambda args, tangents: _gather(tangents[0], args[1]),
-    _gather_vmap,
+    _vmap(lambda: _gather),
 )
 
 
@@ -114,59 +265,49 @@ def _aligned(name: str, src: Tensor, index: Tensor, dim: int) -> tuple[Tensor, i
     return index.reshape(shape), dim
 
 
-def _columns(index: Tensor, dim: int, shape: torch.Size) -> tuple[Tensor, int, int]:
-    """An aligned index as [L, K] for the K columns it tells apart; K; and how many features of src each of them has."""
-    length = index.shape[dim]
-    before, behind = shape[:dim], shape[dim + 1 :]
+def _columns(index: Tensor, dim: int, shape: torch.Size) -> Tensor:
+    """An aligned index as [L, K], for as few columns as it tells apart."""
+    length, before, behind = index.shape[dim], shape[:dim], shape[dim + 1 :]
 
     def varies(dims: range) -> bool:
         return any(index.shape[at] != 1 and (index.stride(at) != 0 or index.shape[at] == 0) for at in dims)
 
     if varies(range(dim + 1, len(shape))):
-        columns, features = prod(before) * prod(behind), 1
-        index = index.expand(*before, length, *behind)
-    elif varies(range(dim)):
-        columns, features = prod(before), prod(behind)
-        index = index[(slice(None),) * (dim + 1) + (0,) * len(behind)].expand(*before, length)
-    else:
-        columns, features = 1, prod(before) * prod(behind)
-        index = index[(0,) * dim + (slice(None),) + (0,) * len(behind)]
-    return index.movedim(min(dim, index.dim() - 1), 0).reshape(length, columns), columns, features
+        columns = prod(before) * prod(behind)
+        return index.expand(*before, length, *behind).movedim(dim, 0).reshape(length, columns)
+    index = index[(slice(None),) * (dim + 1) + (0,) * len(behind)]
+    if varies(range(dim)):
+        return index.expand(*before, length).movedim(dim, 0).reshape(length, prod(before))
+    return index[(0,) * dim].unsqueeze(1)
 
 
-def _keys(index: Tensor, columns: int, size: int) -> Tensor:
-    return index.squeeze(1) if columns == 1 else _call(_element_keys, index, size)
+def _call(op: Op, src: Tensor, *rest):
+    return op.direct(src, *rest) if eager(src, rest[0]) else op(src, *rest)
 
 
-def _call(op: Op, first: Tensor, *rest):
-    return op.direct(first, *rest) if eager(first) else op(first, *rest)
+def _flat(src: Tensor, dim: int) -> Tensor:
+    return src.movedim(dim, 0).reshape(src.shape[dim], prod(src.shape[:dim]) * prod(src.shape[dim + 1 :]))
 
 
-def _rows(src: Tensor, dim: int, columns: int, features: int) -> Tensor:
-    return src.movedim(dim, 0).reshape(src.shape[dim] * columns, features)
+def _unflat(out: Tensor, src: Tensor, dim: int) -> Tensor:
+    return out.reshape(out.shape[0], *src.shape[:dim], *src.shape[dim + 1 :]).movedim(0, dim)
 
 
-def _unrows(out: Tensor, src: Tensor, dim: int, length: int) -> Tensor:
-    return out.reshape(length, *src.shape[:dim], *src.shape[dim + 1 :]).movedim(0, dim)
-
-
-def _grouped(name: str, src: Tensor, index: Tensor, dim: int, dim_size: int | None):
-    """What every scatter does first: (rows of src, their segments and order, how to shape the result)."""
+def _arguments(
+    name: str, src: Tensor, index: Tensor, dim: int, dim_size: int | None
+) -> tuple[Tensor, Tensor, int, int]:
+    """(src [L, F], index [L, K], length of the result, dim from the front) of any scatter."""
     index, dim = _aligned(name, src, index, dim)
     length = src.shape[dim]
     if index.shape[dim] not in (1, length):
         raise ValueError(f"{name}: index has {index.shape[dim]} positions for {length} along dimension {dim} of src")
     if dim_size is None:
         dim_size = int(index.max()) + 1 if index.numel() else 0
-    if dim_size < 0:
+    elif dim_size < 0:
         raise ValueError(f"{name}: dim_size must not be negative, got {dim_size}")
     if index.shape[dim] != length:
         index = index.expand(*index.shape[:dim], length, *index.shape[dim + 1 :])
-    if length > torch.iinfo(torch.int32).max:
-        index = index.long()
-    table, columns, features = _columns(index, dim, src.shape)
-    ptr, order = _call(_group_rows, _keys(table, columns, dim_size), dim_size * columns)
-    return _rows(src, dim, columns, features), ptr, order, (src, dim, dim_size), columns
+    return _flat(src, dim), _columns(index, dim, src.shape), dim_size, dim
 
 
 def scatter(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None, reduce: str = "sum") -> Tensor:
@@ -191,15 +332,14 @@ def scatter(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = No
         ValueError: shapes, dtypes or devices that do not fit.
     """
     _check_reduce("scatter", reduce, _native.ROW_REDUCES)
-    rows, ptr, order, (like, at, size), _ = _grouped("scatter", src, index, dim, dim_size)
-    return _unrows(_call(_segment_reduce, rows, ptr, reduce, order), like, at, size)
+    flat, table, size, at = _arguments("scatter", src, index, dim, dim_size)
+    return _unflat(_call(_scatter_rows, flat, table, size, reduce), src, at)
 
 
 def _scatter_extreme(name, reduce, src, index, dim, dim_size) -> tuple[Tensor, Tensor]:
-    rows, ptr, order, (like, at, size), columns = _grouped(name, src, index, dim, dim_size)
-    values, arg = _call(_extremes[reduce], rows, ptr, order)
-    arg = arg if columns == 1 else arg // max(columns, 1)
-    return _unrows(values, like, at, size), _unrows(arg, like, at, size)
+    flat, table, size, at = _arguments(name, src, index, dim, dim_size)
+    values, arg = _call(_extremes[reduce], flat, table, size)
+    return _unflat(values, src, at), _unflat(arg, src, at)
 
 
 def scatter_max(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -239,7 +379,4 @@ def gather(src: Tensor, index: Tensor, dim: int = 0) -> Tensor:
         ValueError: shapes, dtypes or devices that do not fit.
     """
     index, dim = _aligned("gather", src, index, dim)
-    length = index.shape[dim]
-    table, columns, features = _columns(index, dim, src.shape)
-    keys = _keys(table, columns, src.shape[dim])
-    return _unrows(_call(_gather, _rows(src, dim, columns, features), keys), src, dim, length)
+    return _unflat(_call(_gather, _flat(src, dim), _columns(index, dim, src.shape)), src, dim)

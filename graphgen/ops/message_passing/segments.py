@@ -185,7 +185,7 @@ def _extreme_vjp(args, grads, needs):
 
 
 def _vmap(op_of, others: tuple[int, ...]):
-    """vmap that puts columns side by side, as long as none of the tensors `others`, which have no columns, is batched."""
+    """vmap that puts columns side by side, as long as none of the tensors at `others` is batched."""
 
     def vmap(args, in_dims, size):
         op = op_of()
