@@ -12,8 +12,10 @@ from torch import Tensor
 
 from graphgen.compat.torch_scatter.utils import broadcast
 from graphgen.ops._op import Op
-from graphgen.ops.message_passing.scatter import _element_keys, _gather, _group_rows
-from graphgen.ops.message_passing.segments import _extremes, _segment_broadcast, _segment_reduce
+from graphgen.ops.message_passing.scatter import _extremes as _scatter_extremes
+from graphgen.ops.message_passing.scatter import _gather, _scatter_rows
+from graphgen.ops.message_passing.segments import _extremes as _segment_extremes
+from graphgen.ops.message_passing.segments import _segment_broadcast, _segment_reduce
 
 
 def product(sizes: list[int]) -> int:
@@ -23,6 +25,13 @@ def product(sizes: list[int]) -> int:
     return out
 
 
+def check(src: Tensor, index: Tensor) -> None:
+    if index.dtype != torch.long and index.dtype != torch.int:
+        raise ValueError(f"an index must be int64 or int32, got {index.dtype}")
+    if index.device != src.device:
+        raise ValueError(f"src is on {src.device}, its index on {index.device}; move one")
+
+
 def computable(src: Tensor) -> Tensor:
     """In a dtype there are kernels for: halves as float32, small integers as int32."""
     if src.dtype == torch.half:
@@ -30,13 +39,6 @@ def computable(src: Tensor) -> Tensor:
     if src.dtype == torch.uint8 or src.dtype == torch.int8 or src.dtype == torch.int16 or src.dtype == torch.bool:
         return src.int()
     return src
-
-
-def check(src: Tensor, index: Tensor) -> None:
-    if index.dtype != torch.long and index.dtype != torch.int:
-        raise ValueError(f"an index must be int64 or int32, got {index.dtype}")
-    if index.device != src.device:
-        raise ValueError(f"src is on {src.device}, its index on {index.device}; move one")
 
 
 def size_along(index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> int:
@@ -53,41 +55,38 @@ def _is_plain(src: Tensor, dim: int) -> bool:
     return src.dim() == 2 and (dim == 0 or dim == -2)
 
 
-def fold(src: Tensor, index: Tensor, dim: int, size: int) -> tuple[Tensor, Tensor, int]:
-    """(rows [L * apart, W], the row of the result [L * apart] that each goes to, apart), L = src.size(dim).
-
-    ``apart`` is how many places of the other dimensions have indices of their own: 1 if the index is one per row, all
-    of them if it is one per element. The result has size * apart rows.
-    """
-    check(src, index)
-    if _is_plain(src, dim) and index.dim() == 1 and index.size(0) == src.size(0):
-        return src, index, 1
+def fold(src: Tensor, dim: int) -> Tensor:
+    """src as rows [L, F] along ``dim``."""
+    if _is_plain(src, dim):
+        return src
     moved = src.movedim(dim, 0)
-    length = moved.size(0)
+    shape = list(moved.shape)
+    return moved.reshape(shape[0], product(shape[1:]))
+
+
+def unfold(rows: Tensor, src: Tensor, dim: int) -> Tensor:
+    """Rows [size, F] in the shape of ``src`` with ``size`` along ``dim``."""
+    if _is_plain(src, dim):
+        return rows
+    shape = list(src.movedim(dim, 0).shape)
+    shape[0] = rows.size(0)
+    return rows.reshape(shape).movedim(0, dim).contiguous()
+
+
+def fold_index(index: Tensor, src: Tensor, dim: int) -> Tensor:
+    """The index of folded rows: [L], or [L, K] where it tells K columns of them apart."""
+    check(src, index)
     if index.dim() == 1:
-        if index.size(0) != length:
-            index = index.expand(length)
-        return moved.reshape(length, product(list(moved.shape[1:]))), index, 1
+        return index if index.size(0) == src.size(dim) else index.expand(src.size(dim))
     index = broadcast(index, src, dim).movedim(dim, 0)
+    # The dimensions from the first to the last in which it differs; one that was expanded has stride 0.
     kept = 1
     for d in range(1, index.dim()):
         if index.size(d) == 0 or (index.size(d) > 1 and index.stride(d) != 0):
             kept = d + 1
-    for _ in range(kept, moved.dim()):
+    for _ in range(index.dim() - kept):
         index = index.select(-1, 0)
-    apart = product(list(index.shape[1:]))
-    if kept > 1:
-        index = element_keys(index.reshape(length, apart), size)
-    return moved.reshape(length * apart, product(list(moved.shape[kept:]))), index, apart
-
-
-def unfold(rows: Tensor, src: Tensor, dim: int, size: int) -> Tensor:
-    """The result's rows, or as many rows of places in them, in the shape of ``src`` with ``size`` along ``dim``."""
-    if _is_plain(src, dim):
-        return rows.view(size, src.size(1))
-    moved = list(src.movedim(dim, 0).shape)
-    moved[0] = size
-    return rows.reshape(moved).movedim(0, dim).contiguous()
+    return index if kept == 1 else index.reshape(index.size(0), product(list(index.shape[1:])))
 
 
 def write(found: Tensor, out: Tensor | None) -> Tensor:
@@ -107,52 +106,58 @@ def _run(op: Op, *args: Any) -> Any:
     return (op if torch._C._get_tracing_state() is None else op.registered)(*args)
 
 
-def group_rows(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """A stable sort of places by index: (boundaries of each index's group, the places in that order)."""
+def scatter_rows(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
     if torch.jit.is_scripting():
-        return torch.ops.graphgen.group_rows(index, size)
+        return torch.ops.graphgen.scatter_rows(src, index, size, reduce)
     else:
-        return _run(_group_rows, index, size)
+        return _run(_scatter_rows, src, index, size, reduce)
 
 
-def element_keys(index: Tensor, size: int) -> Tensor:
-    """Indices [L, F] as those of single elements in [size, F]: ``index * F + f``."""
+def scatter_extreme(src: Tensor, index: Tensor, size: int, largest: bool) -> tuple[Tensor, Tensor]:
     if torch.jit.is_scripting():
-        return torch.ops.graphgen.element_keys(index, size)
+        if largest:
+            return torch.ops.graphgen.scatter_max(src, index, size)
+        return torch.ops.graphgen.scatter_min(src, index, size)
     else:
-        return _run(_element_keys, index, size)
+        return _run(_scatter_extremes["max" if largest else "min"], src, index, size)
 
 
-def segment_reduce(src: Tensor, ptr: Tensor, reduce: str, order: Tensor | None = None) -> Tensor:
-    if torch.jit.is_scripting():
-        return torch.ops.graphgen.segment_reduce(src, ptr, reduce, order)
-    else:
-        return _run(_segment_reduce, src, ptr, reduce, order)
-
-
-def segment_max(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    if torch.jit.is_scripting():
-        return torch.ops.graphgen.segment_max(src, ptr, order)
-    else:
-        return _run(_extremes["max"], src, ptr, order)
-
-
-def segment_min(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    if torch.jit.is_scripting():
-        return torch.ops.graphgen.segment_min(src, ptr, order)
-    else:
-        return _run(_extremes["min"], src, ptr, order)
-
-
-def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, order: Tensor | None = None) -> Tensor:
-    if torch.jit.is_scripting():
-        return torch.ops.graphgen.segment_broadcast(src, ptr, rows, "sum", order)
-    else:
-        return _run(_segment_broadcast, src, ptr, rows, "sum", order)
-
-
-def gather(src: Tensor, index: Tensor) -> Tensor:
+def gather_rows(src: Tensor, index: Tensor) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.graphgen.gather(src, index)
     else:
         return _run(_gather, src, index)
+
+
+def count_rows(like: Tensor, index: Tensor, size: int) -> Tensor:
+    """How many rows arrive at each place of a scatter, 1 where none does: [size, 1 or the columns of the index]."""
+    columns = 1 if index.dim() == 1 else index.size(1)
+    return scatter_rows(like.new_ones([index.size(0), columns]), index, size, "sum").clamp(min=1)
+
+
+def by_column(rows: Tensor, columns: int) -> Tensor:
+    """[size, F] as [size, columns, F / columns], against which counts [size, columns, 1] broadcast."""
+    return rows.reshape(rows.size(0), columns, rows.size(1) // max(columns, 1))
+
+
+def segment_reduce(src: Tensor, ptr: Tensor, reduce: str) -> Tensor:
+    if torch.jit.is_scripting():
+        return torch.ops.graphgen.segment_reduce(src, ptr, reduce, None)
+    else:
+        return _run(_segment_reduce, src, ptr, reduce, None)
+
+
+def segment_extreme(src: Tensor, ptr: Tensor, largest: bool) -> tuple[Tensor, Tensor]:
+    if torch.jit.is_scripting():
+        if largest:
+            return torch.ops.graphgen.segment_max(src, ptr, None)
+        return torch.ops.graphgen.segment_min(src, ptr, None)
+    else:
+        return _run(_segment_extremes["max" if largest else "min"], src, ptr, None)
+
+
+def segment_broadcast(src: Tensor, ptr: Tensor, rows: int) -> Tensor:
+    if torch.jit.is_scripting():
+        return torch.ops.graphgen.segment_broadcast(src, ptr, rows, "sum", None)
+    else:
+        return _run(_segment_broadcast, src, ptr, rows, "sum", None)

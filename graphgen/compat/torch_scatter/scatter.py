@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from graphgen.compat.torch_scatter._rows import (
+    by_column,
     computable,
+    count_rows,
     fold,
-    group_rows,
-    segment_max,
-    segment_min,
-    segment_reduce,
+    fold_index,
+    scatter_extreme,
+    scatter_rows,
     size_along,
     unfold,
 )
@@ -19,35 +20,33 @@ from graphgen.compat.torch_scatter._rows import (
 
 def _reduced(src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, reduce: str) -> Tensor:
     size = size_along(index, dim, out, dim_size)
-    rows, keys, apart = fold(computable(src), index, dim, size)
-    ptr, order = group_rows(keys, size * apart)
-    if out is None or reduce != "mean":
-        found = unfold(segment_reduce(rows, ptr, reduce, order), src, dim, size)
-        if out is None:
-            return found.to(src.dtype)
-        return out.add_(found) if reduce == "sum" else out.mul_(found)
-    # What was there before counts among the sum, not among the number of terms.
-    total = out + unfold(segment_reduce(rows, ptr, "sum", order), src, dim, size)
-    count = ptr.diff().clamp(min=1).unsqueeze(-1).expand(ptr.size(0) - 1, rows.size(1))
-    count = unfold(count, src, dim, size)
-    mean = total / count if total.is_floating_point() else total.div(count, rounding_mode="floor")
-    return out.copy_(mean)
+    index = fold_index(index, src, dim)
+    rows = fold(computable(src), dim)
+    if out is None:
+        return unfold(scatter_rows(rows, index, size, reduce), src, dim).to(src.dtype)
+    if reduce == "mul":
+        return out.mul_(unfold(scatter_rows(rows, index, size, reduce), src, dim))
+    total = out + unfold(scatter_rows(rows, index, size, "sum"), src, dim)
+    if reduce == "mean":
+        # What was there before counts among the sum, not among the number of terms.
+        count = count_rows(rows, index, size)
+        terms = by_column(fold(total, dim), count.size(1))
+        count = count.unsqueeze(2)
+        terms = terms / count if terms.is_floating_point() else terms.div(count, rounding_mode="floor")
+        total = unfold(terms.flatten(1), src, dim)
+    return out.copy_(total)
 
 
 def _extreme(
     src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, largest: bool
 ) -> tuple[Tensor, Tensor]:
     size = size_along(index, dim, out, dim_size)
-    length = src.size(dim)
-    rows, keys, apart = fold(computable(src), index, dim, size)
-    ptr, order = group_rows(keys, size * apart)
-    values, arg = segment_max(rows, ptr, order) if largest else segment_min(rows, ptr, order)
-    if apart > 1:
-        arg = arg.div(apart, rounding_mode="floor")
-    values = unfold(values, src, dim, size).to(src.dtype)
-    arg = unfold(arg, src, dim, size)
+    index = fold_index(index, src, dim)
+    values, arg = scatter_extreme(fold(computable(src), dim), index, size, largest)
+    values, arg = unfold(values, src, dim).to(src.dtype), unfold(arg, src, dim)
     if out is None:
         return values, arg
+    length = src.size(dim)
     better = values > out if largest else values < out
     better = (better | values.isnan()) & (arg < length)
     out.copy_(torch.where(better, values, out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphgen.compat.torch_scatter._rows import check, computable, element_keys, gather, product, write
+from graphgen.compat.torch_scatter._rows import check, computable, fold, gather_rows, product, write
 from graphgen.compat.torch_scatter.scatter import scatter, scatter_max, scatter_mean, scatter_min, scatter_sum
 
 
@@ -71,16 +71,11 @@ def gather_coo(src: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
     """
     check(src, index)
     dim = index.dim() - 1
-    length, places = index.size(dim), src.size(dim)
-    moved = computable(src).movedim(dim, 0)
-    shape = list(moved.shape)
-    shape[0] = length
-    if dim == 0:
-        rows = moved.reshape(places, product(shape[1:]))
-    else:
-        index = index.expand(list(src.shape[:dim]) + [length]).movedim(dim, 0)
-        apart = product(list(index.shape[1:]))
-        index = element_keys(index.reshape(length, apart), places)
-        rows = moved.reshape(places * apart, product(shape[dim + 1 :]))
-    found = gather(rows, index).reshape(shape).movedim(0, dim).contiguous().to(src.dtype)
-    return write(found, out)
+    shape = list(src.shape)
+    shape[dim] = index.size(dim)
+    if dim > 0:
+        # One column for each of the batches before dim.
+        index = index.expand(shape[: dim + 1]).movedim(dim, 0).reshape(shape[dim], product(shape[:dim]))
+    found = gather_rows(fold(computable(src), dim), index)
+    moved = [shape[dim]] + shape[:dim] + shape[dim + 1 :]
+    return write(found.reshape(moved).movedim(0, dim).contiguous().to(src.dtype), out)

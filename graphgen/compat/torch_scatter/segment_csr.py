@@ -10,8 +10,7 @@ from graphgen.compat.torch_scatter._rows import (
     computable,
     product,
     segment_broadcast,
-    segment_max,
-    segment_min,
+    segment_extreme,
     segment_reduce,
     write,
 )
@@ -65,7 +64,7 @@ def _reduced(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> Te
 def _extreme(src: Tensor, indptr: Tensor, out: Tensor | None, largest: bool) -> tuple[Tensor, Tensor]:
     indptr = _at_least_one(indptr)
     rows, ptr = _fold(src, indptr)
-    values, arg = segment_max(rows, ptr) if largest else segment_min(rows, ptr)
+    values, arg = segment_extreme(rows, ptr, largest)
     values, arg = _unfold(values, src, indptr).to(src.dtype), _unfold(arg, src, indptr)
     dim = indptr.dim() - 1
     if dim > 0:

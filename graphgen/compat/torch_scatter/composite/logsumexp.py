@@ -8,10 +8,10 @@ from torch import Tensor
 from graphgen.compat.torch_scatter._rows import (
     computable,
     fold,
-    group_rows,
-    segment_broadcast,
-    segment_max,
-    segment_reduce,
+    fold_index,
+    gather_rows,
+    scatter_extreme,
+    scatter_rows,
     size_along,
     unfold,
 )
@@ -41,20 +41,19 @@ def scatter_logsumexp(
     if not torch.is_floating_point(src):
         raise ValueError("scatter_logsumexp: src must be floating point")
     size = size_along(index, dim, out, dim_size)
-    rows, keys, apart = fold(computable(src), index, dim, size)
-    ptr, order = group_rows(keys, size * apart)
-    largest, arg = segment_max(rows.detach(), ptr, order)
+    index = fold_index(index, src, dim)
+    rows = fold(computable(src), dim)
+    largest, arg = scatter_extreme(rows.detach(), index, size, True)
     largest = largest.masked_fill(arg == rows.size(0), float("-inf"))
-    before = rows.new_full([0], 0.0)
+    before = largest
     if out is not None:
-        before = fold(computable(out), torch.arange(size, device=out.device), dim, size)[0].reshape(largest.shape)
+        before = fold(computable(out), dim)
         largest = torch.maximum(largest, before.detach())
     # The shift cancels, so no derivative has to go through it; infinities stay where they are.
     shift = largest.masked_fill(largest.isinf(), 0.0)
-    sums = segment_reduce((rows - segment_broadcast(shift, ptr, rows.size(0), order)).exp(), ptr, "sum", order)
+    sums = scatter_rows((rows - gather_rows(shift, index)).exp(), index, size, "sum")
     if out is not None:
         sums = sums + (before - shift).exp()
-    nothing = largest == float("-inf")
-    found = ((sums + eps).log() + shift).masked_fill(nothing, 0.0)
-    found = unfold(found, src, dim, size).to(src.dtype)
+    found = ((sums + eps).log() + shift).masked_fill(largest == float("-inf"), 0.0)
+    found = unfold(found, src, dim).to(src.dtype)
     return found if out is None else out.copy_(found)

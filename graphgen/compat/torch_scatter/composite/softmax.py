@@ -8,25 +8,23 @@ from torch import Tensor
 from graphgen.compat.torch_scatter._rows import (
     computable,
     fold,
-    group_rows,
-    segment_broadcast,
-    segment_max,
-    segment_reduce,
+    fold_index,
+    gather_rows,
+    scatter_extreme,
+    scatter_rows,
     size_along,
     unfold,
 )
 
 
-def _recentred(src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows less the largest of their group, their groups).
+def _recentred(src: Tensor, index: Tensor, dim: int, size: int) -> Tensor:
+    """Rows less the largest of their group.
 
     The shift cancels in what it is used for, so no derivative has to go through it.
     """
-    size = size_along(index, dim, None, dim_size)
-    rows, keys, apart = fold(computable(src), index, dim, size)
-    ptr, order = group_rows(keys, size * apart)
-    largest, _ = segment_max(rows.detach(), ptr, order)
-    return rows - segment_broadcast(largest, ptr, rows.size(0), order), ptr, order
+    rows = fold(computable(src), dim)
+    largest, _ = scatter_extreme(rows.detach(), index, size, True)
+    return rows - gather_rows(largest, index)
 
 
 def scatter_softmax(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None) -> Tensor:
@@ -43,10 +41,11 @@ def scatter_softmax(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | N
     """
     if not torch.is_floating_point(src):
         raise ValueError("scatter_softmax: src must be floating point")
-    rows, ptr, order = _recentred(src, index, dim, dim_size)
-    powers = rows.exp()
-    sums = segment_broadcast(segment_reduce(powers, ptr, "sum", order), ptr, rows.size(0), order)
-    return unfold(powers / sums, src, dim, src.size(dim)).to(src.dtype)
+    size = size_along(index, dim, None, dim_size)
+    index = fold_index(index, src, dim)
+    powers = _recentred(src, index, dim, size).exp()
+    sums = scatter_rows(powers, index, size, "sum")
+    return unfold(powers / gather_rows(sums, index), src, dim).to(src.dtype)
 
 
 def scatter_log_softmax(
@@ -58,6 +57,8 @@ def scatter_log_softmax(
     """
     if not torch.is_floating_point(src):
         raise ValueError("scatter_log_softmax: src must be floating point")
-    rows, ptr, order = _recentred(src, index, dim, dim_size)
-    logarithms = (segment_reduce(rows.exp(), ptr, "sum", order) + eps).log()
-    return unfold(rows - segment_broadcast(logarithms, ptr, rows.size(0), order), src, dim, src.size(dim)).to(src.dtype)
+    size = size_along(index, dim, None, dim_size)
+    index = fold_index(index, src, dim)
+    rows = _recentred(src, index, dim, size)
+    logarithms = (scatter_rows(rows.exp(), index, size, "sum") + eps).log()
+    return unfold(rows - gather_rows(logarithms, index), src, dim).to(src.dtype)

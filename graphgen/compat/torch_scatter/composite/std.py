@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from graphgen.compat.torch_scatter._rows import (
+    by_column,
     computable,
+    count_rows,
     fold,
-    group_rows,
-    segment_broadcast,
-    segment_reduce,
+    fold_index,
+    gather_rows,
+    scatter_rows,
     size_along,
     unfold,
 )
@@ -40,17 +42,18 @@ def scatter_std(
     if not torch.is_floating_point(src):
         src = src.float()
     size = size_along(index, dim, out, dim_size)
-    rows, keys, apart = fold(computable(src), index, dim, size)
-    ptr, order = group_rows(keys, size * apart)
-    mean = segment_reduce(rows, ptr, "mean", order)
-    squares = (rows - segment_broadcast(mean, ptr, rows.size(0), order)).square()
-    sums = segment_reduce(squares, ptr, "sum", order)
+    index = fold_index(index, src, dim)
+    rows = fold(computable(src), dim)
+    mean = scatter_rows(rows, index, size, "mean")
+    sums = scatter_rows((rows - gather_rows(mean, index)).square(), index, size, "sum")
     if out is not None:
-        out.add_(unfold(sums, src, dim, size))
-        sums = fold(computable(out), torch.arange(size, device=out.device), dim, size)[0].reshape(sums.shape)
-    count = ptr.diff() - 1 if unbiased else ptr.diff()
-    variance = sums / (count.clamp(min=1) + 1e-6).to(rows.dtype).unsqueeze(-1)
+        out.add_(unfold(sums, src, dim))
+        sums = fold(computable(out), dim)
+    count = count_rows(rows, index, size)
+    if unbiased:
+        count = (count - 1).clamp(min=1)
+    variance = (by_column(sums, count.size(1)) / (count + 1e-6).unsqueeze(2)).flatten(1)
     # The root has no derivative at 0, where the deviation is stationary.
     some = variance > 0
     root = torch.where(some, variance, torch.ones_like(variance)).sqrt() * some
-    return unfold(root, src, dim, size).to(src.dtype)
+    return unfold(root, src, dim).to(src.dtype)
