@@ -159,25 +159,36 @@ typedef struct {
 } gg_edge_dot_params;
 gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
 
-// With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
-//   term = act^(order)(z_0) * z_1 * ... * z_order
-// out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.
-// Order 0 is the message layer; its tangent and its first two derivatives are orders 1 to 3 of the same
-// sweep.
+// With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0) and
+//   A = sum over edges j -> i and features of act^(order - 1)(z_0) z_1 ... z_order
+// the derivatives of A by those parts of the z_m whose place in the outputs is not null:
+//   act^(order)(z_0) z_1 ... z_order                           summed by target, source or type, for m = 0,
+//   act^(order - 1)(z_0) times the z_n with n neither 0 nor m  for m > 0.
+// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
+// are found in one sweep over the edges by target, those by source in one over the edges by source.
 typedef enum { GG_SILU = 0, GG_TANH = 1 } gg_activation;
 #define GG_MESSAGE_ORDERS 4
-#define GG_MESSAGE_CHUNK 256  // rows per partial sum of a by_type reduction
+#define GG_MESSAGE_CHUNK 256  // rows per partial sum by type
 typedef struct {
-  const void* target[GG_MESSAGE_ORDERS];  // [rows, features] dtype, or null
-  const void* source[GG_MESSAGE_ORDERS];  // [M, features] dtype, or null
-  const void* bias[GG_MESSAGE_ORDERS];    // [types, features] dtype, or null
-  const void* rowptr;                     // [rows + 1] index
-  const void* neighbor;                   // [E] index
-  const void* type;                       // [E] index in slot order, values in [0, types); null for all 0
-  void* out;                              // [rows, features] dtype; with by_type [types, features]
-  void* partial;  // by_type only: [ceil(rows / GG_MESSAGE_CHUNK), types, features] of the accumulation type
+  const void *target, *source;  // [rows, features] dtype, or null
+  const void* bias;             // [types, features] dtype, or null
+} gg_message_term;
+typedef struct {
+  void *target, *source;  // [rows, features] dtype, or null
+  void* bias;             // [types, features] dtype, or null
+} gg_message_gradient;
+typedef struct {
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index
+  const void* type;      // [E] index in slot order, values in [0, types); null for all 0
+} gg_message_edges;
+typedef struct {
+  gg_message_term term[GG_MESSAGE_ORDERS];
+  gg_message_gradient out[GG_MESSAGE_ORDERS];
+  gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
+  void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
-  int32_t order, activation, by_type, dtype, index;
+  int32_t order, activation, dtype, index;
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
 

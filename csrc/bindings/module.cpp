@@ -2,6 +2,9 @@
 #include "../graphgen.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
 
 namespace py = pybind11;
 
@@ -135,28 +138,28 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_edge_dot(&p, &where));
       },
       release());
+  // Addresses: the target, source and bias of every term, then those of every output; 0 where there is none.
   module.def(
       "message_sum",
-      [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2, Address b2,
-         Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type, Address result,
-         Address partial, int64_t rows, int64_t features, int64_t types, int order, int activation, int by_type,
-         int dtype, int index, int device, int threads, Address stream) {
-        gg_message_sum_params p{{in(t0), in(t1), in(t2), in(t3)},
-                                {in(s0), in(s1), in(s2), in(s3)},
-                                {in(b0), in(b1), in(b2), in(b3)},
-                                in(rowptr),
-                                in(neighbor),
-                                in(type),
-                                out(result),
-                                out(partial),
-                                rows,
-                                features,
-                                types,
-                                order,
-                                activation,
-                                by_type,
-                                dtype,
-                                index};
+      [](const std::array<Address, 6 * GG_MESSAGE_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
+         int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_message_sum_params p{};
+        for (int m = 0; m < GG_MESSAGE_ORDERS; ++m) {
+          const Address *term = &parts[3 * m], *result = &parts[3 * (GG_MESSAGE_ORDERS + m)];
+          p.term[m] = {in(term[0]), in(term[1]), in(term[2])};
+          p.out[m] = {out(result[0]), out(result[1]), out(result[2])};
+        }
+        p.by_target = {in(edges[0]), in(edges[1]), in(edges[2])};
+        p.by_source = {in(edges[3]), in(edges[4]), in(edges[5])};
+        p.partial = out(partial);
+        p.rows = rows;
+        p.features = features;
+        p.types = types;
+        p.order = order;
+        p.activation = activation;
+        p.dtype = dtype;
+        p.index = index;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_message_sum(&p, &where));
       },

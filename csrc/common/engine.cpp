@@ -46,15 +46,15 @@ static gg_status check_dtype_of(const gg_segment_others_params& p) {
   return check_any_dtype(p.dtype);
 }
 
-// By the least and the greatest, which vectors find.
+// A position below 0 has its sign, one past the last makes that of the difference; signs are joined without a branch.
 template <class Index>
 static bool any_outside(const Index* positions, int64_t count, int64_t end) {
-  Index least = 0, greatest = -1;
+  uint64_t signs = 0;
   for (int64_t k = 0; k < count; ++k) {
-    least = positions[k] < least ? positions[k] : least;
-    greatest = positions[k] > greatest ? positions[k] : greatest;
+    const uint64_t position = static_cast<uint64_t>(int64_t{positions[k]});
+    signs |= position | (static_cast<uint64_t>(end) - 1 - position);
   }
-  return least < 0 || greatest >= end;
+  return signs >> 63;
 }
 
 // Positions come from the caller too.
@@ -132,10 +132,14 @@ static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
 }
 static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
-  if (p.by_type && p.rows * p.types * p.features > 0 && !p.partial)
-    return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
-  return first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
-                        check_code("activation", p.activation, 2)});
+  if (gg_status status =
+          first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
+                         check_code("activation", p.activation, 2)}))
+    return status;
+  for (int m = 0; m <= p.order; ++m)
+    if (p.out[m].bias && p.rows * p.types * p.features > 0 && !p.partial)
+      return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
+  return GG_OK;
 }
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {

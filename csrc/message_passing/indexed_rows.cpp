@@ -35,6 +35,12 @@ static void scatter_to(const gg_scatter_params& p, int64_t first, int64_t last) 
     for (int64_t k = first * columns; k < last * columns; ++k) p.arrived[k] = 0;
   if constexpr (kIsExtreme<Reduce>)
     for (int64_t k = first * features; k < last * features; ++k) p.arg[k] = p.count;
+  if constexpr (!counted)
+    if (features == 1) {
+      for (int64_t k = 0; k < p.count; ++k)
+        if (const int64_t row = position[k]; row >= first && row < last) out[row] = fold<Reduce>(out[row], src[k]);
+      return;
+    }
   for (int64_t k = 0; k < p.count; ++k)
     for (int64_t c = 0; c < columns; ++c) {
       const int64_t row = position[k * columns + c];

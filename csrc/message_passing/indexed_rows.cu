@@ -15,10 +15,10 @@ template <class S, int N>
 struct Gather {
   gg_gather_params p;
   Indices position;
-  int64_t packs, width;  // of a row, of a column
+  int64_t packs, per_column;  // of a row; features
 
   __device__ __forceinline__ void operator()(int64_t item) const {
-    const int64_t k = item / packs, feature = item % packs * N, row = position[k * p.columns + feature / width];
+    const int64_t k = item / packs, feature = item % packs * N, row = position[k * p.columns + feature / per_column];
     Pack<S, N> value = {};
     if (within(row, p.rows)) value = Pack<S, N>::load(static_cast<const S*>(p.src) + row * p.features + feature);
     value.store(static_cast<S*>(p.out) + k * p.features + feature);
@@ -51,13 +51,13 @@ struct Place {
 }  // namespace
 
 gg_status gather(const gg_gather_params& p, void* stream) {
-  const int64_t width = p.columns > 0 ? p.features / p.columns : 0;
+  const int64_t per_column = p.columns > 0 ? p.features / p.columns : 0;
   return with_any_pack(
-      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(width, p.src, p.out); },
+      p.dtype, [&](auto type) { return packable<typename decltype(type)::type>(per_column, p.src, p.out); },
       [&](auto type, auto width) {
         constexpr int N = decltype(width)::value;
         const int64_t packs = p.features / N;
-        const Gather<typename decltype(type)::type, N> kernel{p, {p.position, p.index}, packs, width};
+        const Gather<typename decltype(type)::type, N> kernel{p, {p.position, p.index}, packs, per_column};
         return launch_items("gather", p.count * packs, stream, kernel);
       });
 }

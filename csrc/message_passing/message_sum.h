@@ -1,4 +1,4 @@
-// One term of a message sum, of any order, for scalars and for vectors.
+// The terms of a message sum, of any order, for scalars and for vectors.
 #pragma once
 
 #include "../common/math.h"
@@ -6,13 +6,60 @@
 
 namespace gg {
 
-// z[0] is the argument of the activation, z[1..Order] are the factors of its Order-th derivative.
+// What a slot adds to each output; term[m] for m > 0 only with `factors`.
 template <int Kind, int Order, class Real>
-GG_HD Real message_term(const Real (&z)[Order + 1]) {
-  Real term = activation<static_cast<Activation>(Kind), Order>(z[0]);
-  for (int m = 1; m <= Order; ++m) term = term * z[m];
-  return term;
+GG_HD void message_terms(const Real (&z)[Order + 1], bool factors, Real (&term)[Order + 1]) {
+  term[0] = activation<static_cast<Activation>(Kind), Order>(z[0]);
+  GG_UNROLL
+  for (int m = 1; m <= Order; ++m) term[0] = term[0] * z[m];
+  if constexpr (Order > 0) {
+    if (!factors) return;
+    const Real lower = activation<static_cast<Activation>(Kind), Order - 1>(z[0]);
+    GG_UNROLL
+    for (int m = 1; m <= Order; ++m) {
+      term[m] = lower;
+      GG_UNROLL
+      for (int n = 1; n <= Order; ++n)
+        if (n != m) term[m] = term[m] * z[n];
+    }
+  }
 }
+
+// One sweep over the edges by row: the rows are targets, or, with the parts swapped, sources.
+struct MessageSweep {
+  const void *own[GG_MESSAGE_ORDERS], *other[GG_MESSAGE_ORDERS], *bias[GG_MESSAGE_ORDERS];
+  void *rows_out[GG_MESSAGE_ORDERS], *types_out[GG_MESSAGE_ORDERS];
+  int place[GG_MESSAGE_ORDERS];  // of an output by type among those there are
+  gg_message_edges edges;
+  void* partial;
+  int64_t rows, features, types;
+  int32_t index, sums_by_type;
+  bool rows_wanted, factors;  // whether there is any output by row, and any of a term but the first
+
+  MessageSweep(const gg_message_sum_params& p, bool by_source)
+      : edges(by_source ? p.by_source : p.by_target),
+        partial(p.partial),
+        rows(p.rows),
+        features(p.features),
+        types(p.types),
+        index(p.index),
+        sums_by_type(0),
+        rows_wanted(false),
+        factors(false) {
+    for (int m = 0; m <= p.order; ++m) {
+      own[m] = by_source ? p.term[m].source : p.term[m].target;
+      other[m] = by_source ? p.term[m].target : p.term[m].source;
+      bias[m] = p.term[m].bias;
+      rows_out[m] = by_source ? p.out[m].source : p.out[m].target;
+      types_out[m] = by_source ? nullptr : p.out[m].bias;
+      place[m] = sums_by_type;
+      sums_by_type += types_out[m] != nullptr;
+      rows_wanted = rows_wanted || rows_out[m];
+      factors = factors || (m > 0 && (rows_out[m] || types_out[m]));
+    }
+  }
+  int64_t chunks() const { return (rows + GG_MESSAGE_CHUNK - 1) / GG_MESSAGE_CHUNK; }
+};
 
 #ifdef __CUDACC__
 // A sum that no product is fused into: the compiler does so for one width of a pack and not for another, and a

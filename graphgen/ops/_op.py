@@ -36,6 +36,7 @@ class Op:
         jvp: ``jvp(args, tangents) -> Tensor`` or tuple; a tangent is None where an argument (a result) has none.
         vmap: ``vmap(args, in_dims, batch_size) -> (Tensor, out_dim)``, or a tuple of each.
         keeps_result: hand vjp and jvp the results too, behind the arguments.
+        chooses: the last argument lists which of the schema's results a call gives.
     """
 
     def __init__(
@@ -48,20 +49,26 @@ class Op:
         jvp: Callable[..., Any],
         vmap: Callable[..., tuple[Any, Any]],
         keeps_result: bool = False,
+        chooses: bool = False,
     ) -> None:
         self.direct = kernel
         self.kernel = lambda *args: kernel(*map(_materialised, args))
-        self.vjp, self.jvp, self.vmap, self.keeps_result = vjp, jvp, vmap, keeps_result
+        self.vjp, self.jvp, self.vmap = vjp, jvp, vmap
+        self.keeps_result, self.chooses = keeps_result, chooses
         self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
         self.function = _make_function(self)
+        # Without the search for default arguments that torch adds where setup_context is defined: 15 us a call.
+        self.recorded = super(torch.autograd.Function, self.function).apply  # type: ignore[misc]
         self.registered = _register(self, name, schema, fake)
 
     def __call__(self, *args: Any) -> Any:
         if torch.compiler.is_compiling():
             return self.registered(*args)
-        # One pass over the arguments: this is most of what a call on a small molecule costs.
-        tracked = torch.is_grad_enabled()
-        differentiable, ready = transforming() or forward_ad._current_level >= 0, True
+        if transforming() or forward_ad._current_level >= 0:
+            traced = any(isinstance(argument, Tensor) and _is_traced(argument) for argument in args)
+            return self.registered(*args) if traced else self.function.apply(*args)
+        # One pass over the arguments: this is much of what a call on a small molecule costs.
+        tracked, differentiable, ready = torch.is_grad_enabled(), False, True
         for argument in args:
             if isinstance(argument, Tensor):
                 if _is_traced(argument):
@@ -69,7 +76,7 @@ class Op:
                 differentiable = differentiable or (tracked and argument.requires_grad)
                 ready = ready and not (argument._is_zerotensor() or argument.is_neg())
         if differentiable:
-            return self.function.apply(*args)
+            return self.recorded(*args)
         return self.direct(*args) if ready else self.kernel(*args)
 
 
@@ -167,20 +174,42 @@ def _make_function(op: Op) -> Any:
 
 def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Callable[..., Any]:
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    as_list = schema.rstrip().endswith("[]")
-    in_schema = (lambda function: lambda *args: list(function(*args))) if as_list else (lambda function: function)
+    in_schema = _all_results(schema.rpartition("->")[2].count("Tensor")) if op.chooses else lambda function: function
     _LIBRARY.impl(name, in_schema(op.kernel), "CompositeExplicitAutograd")
     torch.library.register_fake(f"graphgen::{name}", in_schema(fake), lib=_LIBRARY)
 
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        of_many = tuple(grads[0]) if as_list else grads
-        return op.vjp(_saved(ctx), of_many if op.has_many else grads[0], ctx.needs_input_grad)
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        args = _saved(ctx)
+        chosen = tuple(grads[k] for k in args[-1]) if op.chooses else grads
+        return op.vjp(args, chosen if op.has_many else grads[0], ctx.needs_input_grad)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _save(op, ctx, inputs, output)
 
     torch.library.register_autograd(f"graphgen::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
-    return getattr(torch.ops.graphgen, name).default
+    registered = getattr(torch.ops.graphgen, name).default
+    if not op.chooses:
+        return registered
+
+    def call(*args: Any) -> tuple[Tensor, ...]:
+        results = registered(*args)
+        return tuple(results[k] for k in args[-1])
+
+    return call
+
+
+def _all_results(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A schema has a fixed number of results; those that were not chosen are empty."""
+
+    def of(function: Callable[..., Any]) -> Callable[..., Any]:
+        def results(*args: Any) -> tuple[Tensor, ...]:
+            chosen = dict(zip(args[-1], function(*args), strict=True))
+            like = next(iter(chosen.values()))
+            return tuple(chosen[k] if k in chosen else like.new_empty(0) for k in range(count))
+
+        return results
+
+    return of
 
 
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:

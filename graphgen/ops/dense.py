@@ -7,8 +7,6 @@ its batch mates; these ops do not.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -110,21 +108,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 # ---- activation -----------------------------------------------------------------------------------------------------
 
 
-@cache
-def _reference_derivative(order: int):
-    if order == 0:
-        return reference.activation
-    lower = _reference_derivative(order - 1)
-
-    def derivative(x: Tensor, kind: str) -> Tensor:
-        return torch.func.jvp(lambda at: lower(at, kind), (x,), (torch.ones_like(x),))[1]
-
-    return derivative
-
-
 def _activation_kernel(x: Tensor, kind: str, order: int) -> Tensor:
     if not _native.runs(x):
-        return _reference_derivative(order)(x, kind)
+        return reference.activation_derivative(x, kind, order)
     x = x.contiguous()
     out = torch.empty_like(x)
     _native.call(

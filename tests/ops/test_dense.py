@@ -57,7 +57,8 @@ def test_activation_and_its_slopes_are_accurate_everywhere(kind, dtype):
     for order in range(4):
         error = (ours.double() - exact).abs().detach()
         # Slopes hold 1 - s and 1 - t^2, which cancel: exact relative to 1, as torch is, and not to themselves.
-        room = (4 * eps * exact.abs() + tiny if order == 0 else 16 * eps * (exact.abs() + 1)).detach()
+        # Where x exp(x) is about to leave the normal numbers, it stays at its last value: below 1000 of the smallest.
+        room = (4 * eps * exact.abs() + 1000 * tiny if order == 0 else 16 * eps * (exact.abs() + 1)).detach()
         worst = int((error - room).argmax())
         assert bool((error <= room)[worst]), f"order {order} at {float(x[worst])}: {float(error[worst]):.3g}"
         if order < 3:

@@ -143,7 +143,7 @@ def _over_counts(grad: Tensor, index: Tensor, size: int) -> Tensor:
     columns = _width(index)
     ones = torch.ones((index.shape[0], columns), dtype=grad.dtype, device=grad.device)
     counts = _scatter_rows(ones, index, size, "sum").clamp(min=1)
-    return (grad.unflatten(1, (columns, grad.shape[1] // max(columns, 1))) / counts.unsqueeze(2)).flatten(1)
+    return grad / (counts if columns == 1 else counts.repeat_interleave(grad.shape[1] // max(columns, 1), 1))
 
 
 def _scatter_rows_vjp(args, grad, needs):
@@ -246,19 +246,22 @@ _gather: Op = Op(
 
 
 def _aligned(name: str, src: Tensor, index: Tensor, dim: int) -> tuple[Tensor, int]:
-    """The index with the dimensions of src, of size 1 where it says nothing; and dim, counted from the front."""
+    """The index with the dimensions of src, of size 1 where it says nothing; and dim, counted from the front.
+
+    A 1-D index stays what it is.
+    """
     if index.dtype not in _native.INDICES:
         raise ValueError(f"{name}: index must be int32 or int64, got {index.dtype}")
     if src.device != index.device:
         raise ValueError(f"{name}: src is on {src.device}, index on {index.device}; move one")
-    if not -src.dim() <= dim < src.dim():
+    dims = src.dim()
+    if not -dims <= dim < dims:
         raise ValueError(f"{name}: src {list(src.shape)} has no dimension {dim}")
-    dim %= src.dim()
-    shape = list(index.shape)
-    if len(shape) == 1:
-        shape = [1] * dim + shape
-    shape += [1] * (src.dim() - len(shape))
-    if len(shape) != src.dim() or any(
+    dim %= dims
+    if index.dim() == 1:
+        return index, dim
+    shape = [*index.shape, *(1,) * (dims - index.dim())]
+    if not 0 < index.dim() <= dims or any(
         at != dim and size not in (1, of_src) for at, (size, of_src) in enumerate(zip(shape, src.shape, strict=True))
     ):
         raise ValueError(f"{name}: index {list(index.shape)} does not fit src {list(src.shape)} along dimension {dim}")
@@ -266,7 +269,9 @@ def _aligned(name: str, src: Tensor, index: Tensor, dim: int) -> tuple[Tensor, i
 
 
 def _columns(index: Tensor, dim: int, shape: torch.Size) -> Tensor:
-    """An aligned index as [L, K], for as few columns as it tells apart."""
+    """An aligned index as [L], or as [L, K] for as few columns as it tells apart."""
+    if index.dim() == 1:
+        return index
     length, before, behind = index.shape[dim], shape[:dim], shape[dim + 1 :]
 
     def varies(dims: range) -> bool:
@@ -278,7 +283,7 @@ def _columns(index: Tensor, dim: int, shape: torch.Size) -> Tensor:
     index = index[(slice(None),) * (dim + 1) + (0,) * len(behind)]
     if varies(range(dim)):
         return index.expand(*before, length).movedim(dim, 0).reshape(length, prod(before))
-    return index[(0,) * dim].unsqueeze(1)
+    return index[(0,) * dim]
 
 
 def _call(op: Op, src: Tensor, *rest):
@@ -286,10 +291,14 @@ def _call(op: Op, src: Tensor, *rest):
 
 
 def _flat(src: Tensor, dim: int) -> Tensor:
+    if dim == 0 and src.dim() == 2:
+        return src
     return src.movedim(dim, 0).reshape(src.shape[dim], prod(src.shape[:dim]) * prod(src.shape[dim + 1 :]))
 
 
 def _unflat(out: Tensor, src: Tensor, dim: int) -> Tensor:
+    if dim == 0 and src.dim() == 2:
+        return out
     return out.reshape(out.shape[0], *src.shape[:dim], *src.shape[dim + 1 :]).movedim(0, dim)
 
 
@@ -299,14 +308,16 @@ def _arguments(
     """(src [L, F], index [L, K], length of the result, dim from the front) of any scatter."""
     index, dim = _aligned(name, src, index, dim)
     length = src.shape[dim]
-    if index.shape[dim] not in (1, length):
-        raise ValueError(f"{name}: index has {index.shape[dim]} positions for {length} along dimension {dim} of src")
+    along = 0 if index.dim() == 1 else dim
+    positions = index.shape[along]
+    if positions not in (1, length):
+        raise ValueError(f"{name}: index has {positions} positions for {length} along dimension {dim} of src")
     if dim_size is None:
         dim_size = int(index.max()) + 1 if index.numel() else 0
     elif dim_size < 0:
         raise ValueError(f"{name}: dim_size must not be negative, got {dim_size}")
-    if index.shape[dim] != length:
-        index = index.expand(*index.shape[:dim], length, *index.shape[dim + 1 :])
+    if positions != length:
+        index = index.expand(*index.shape[:along], length, *index.shape[along + 1 :])
     return _flat(src, dim), _columns(index, dim, src.shape), dim_size, dim
 
 

@@ -23,3 +23,10 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
 def softmax(x: Tensor) -> Tensor:
     """See :func:`graphgen.ops.softmax`."""
     return torch.softmax(x, -1)
+
+
+def activation_derivative(x: Tensor, kind: str, order: int) -> Tensor:
+    """The derivative of that order, by forward mode."""
+    if order == 0:
+        return activation(x, kind)
+    return torch.func.jvp(lambda at: activation_derivative(at, kind, order - 1), (x,), (torch.ones_like(x),))[1]
