@@ -41,6 +41,8 @@ def _fold(src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor]:
     dim = indptr.dim() - 1
     if src.dim() <= dim:
         raise ValueError("segment_csr: indptr must not have more dimensions than src")
+    if dim == 0 and src.dim() == 2:
+        return computable(src), indptr
     shape = list(src.shape)
     ptr = _boundaries(indptr, shape[:dim], shape[dim])
     return computable(src).reshape(product(shape[: dim + 1]), product(shape[dim + 1 :])), ptr
@@ -48,6 +50,8 @@ def _fold(src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor]:
 
 def _unfold(rows: Tensor, src: Tensor, indptr: Tensor) -> Tensor:
     dim = indptr.dim() - 1
+    if dim == 0 and src.dim() == 2:
+        return rows
     count = indptr.size(-1) - 1
     lead, rest = list(src.shape[:dim]), list(src.shape[dim + 1 :])
     if dim == 0:
