@@ -479,7 +479,15 @@ def test_torch_func(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["scatter mean", "scatter by element max", "segment_csr sum", "gather_coo", "scatter_softmax"]
+    "name",
+    [
+        "scatter mean",
+        "scatter by element max",
+        "segment_csr sum",
+        "segment_csr by batch max",
+        "gather_coo",
+        "scatter_softmax",
+    ],
 )
 def test_compiles_whole(name):
     function, (leaf,) = CASES[name]

@@ -114,7 +114,8 @@ def scatter(
             dimensions missing at its end are added.
         dim: the dimension reduced.
         out: where to accumulate: its values take part. Returned.
-        dim_size: size of the result along ``dim`` without ``out``; by default 1 + the largest index.
+        dim_size: size of the result along ``dim`` without ``out``; by default 1 + the largest index, which
+            torch.compile cannot know.
         reduce: "sum" or "add", "mul", "mean", "min", "max". Where nothing arrives: 0, for "mul" 1.
 
     Returns:

@@ -16,6 +16,16 @@ from graphgen.compat.torch_scatter._rows import (
 )
 
 
+def _check_range(many: Tensor, length: int) -> None:
+    """What the kernels cannot see: rows of a batch that are those of the next."""
+    if torch.jit.is_scripting():
+        pass
+    elif torch.compiler.is_compiling():
+        return  # no value can be looked at
+    if many.device.type == "cpu" and many.numel() > 0 and (int(many.min()) < 0 or int(many.max()) > length):
+        raise IndexError(f"indptr leaves the {length} rows that there are")
+
+
 def _boundaries(indptr: Tensor, lead: list[int], length: int) -> Tensor:
     """One row of boundaries for all batches ``lead``, whose rows lie behind one another.
 
@@ -25,10 +35,9 @@ def _boundaries(indptr: Tensor, lead: list[int], length: int) -> Tensor:
     if len(lead) == 0:
         return indptr
     batches = product(lead)
-    many = indptr.expand(lead + [count]).reshape(batches, count)
-    if many.device.type == "cpu" and many.numel() > 0 and (int(many.min()) < 0 or int(many.max()) > length):
-        raise IndexError(f"indptr leaves the {length} rows that there are")
-    shifts = torch.arange(batches, device=many.device, dtype=many.dtype).unsqueeze(1) * length
+    many = indptr.long().expand(lead + [count]).reshape(batches, count)
+    _check_range(many, length)
+    shifts = torch.arange(batches, device=many.device).unsqueeze(1) * length
     return torch.cat([(many + shifts).reshape(-1), many.new_full([1], batches * length)])
 
 
