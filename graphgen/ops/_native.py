@@ -50,8 +50,7 @@ def runs(tensor: Tensor) -> bool:
 
 def runs_rows(tensor: Tensor) -> bool:
     """The same for the ops on rows, which take integers too."""
-    kind = tensor.device.type
-    return (kind == "cpu" or (kind == "cuda" and _CUDA)) and tensor.dtype in ROWS
+    return (tensor.is_cpu or (tensor.is_cuda and _CUDA)) and tensor.dtype in ROWS
 
 
 def address(tensor: Tensor | None) -> int:

@@ -38,7 +38,7 @@ def _check_index(name: str, src: Tensor, index: Tensor) -> None:
 
 def _group_rows_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
     index = index.contiguous()
-    if index.device.type != "cpu":
+    if not index.is_cpu:
         ordered, order = index.sort(stable=True)
         ptr = torch.searchsorted(ordered, torch.arange(size + 1, dtype=index.dtype, device=index.device))
         return ptr.to(index.dtype), order.to(index.dtype)
@@ -51,7 +51,7 @@ def _group_rows_kernel(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def _element_keys_kernel(index: Tensor, size: int) -> Tensor:
     columns = index.shape[1]
     outside = (index < 0) | (index >= size)
-    if index.device.type == "cpu" and bool(outside.any()):
+    if index.is_cpu and bool(outside.any()):
         position = outside.nonzero()[0].tolist()
         raise IndexError(f"index: position {position} has {int(index[tuple(position)])}, which is not in [0, {size})")
     column = torch.arange(columns, device=index.device)
@@ -98,7 +98,7 @@ def _scatter_extreme_kernel(reduce: str):
 
     def kernel(src: Tensor, index: Tensor, size: int) -> tuple[Tensor, Tensor]:
         _check_index(f"scatter_{reduce}", src, index)
-        if src.device.type == "cpu" and src.dtype in _native.ROWS:
+        if src.is_cpu and src.dtype in _native.ROWS:
             arg = torch.empty((size, src.shape[1]), dtype=torch.int64)
             return _scatter_directly(src, index, size, reduce, arg), arg
         rows = _by_rows(_group_rows_kernel, _element_keys_kernel, src, index, size)
@@ -114,7 +114,7 @@ _extreme_kernels = {reduce: _scatter_extreme_kernel(reduce) for reduce in ("max"
 
 def _scatter_rows_kernel(src: Tensor, index: Tensor, size: int, reduce: str) -> Tensor:
     _check_index("scatter", src, index)
-    if src.device.type == "cpu" and src.dtype in _native.ROWS:
+    if src.is_cpu and src.dtype in _native.ROWS:
         if reduce in _extreme_kernels:
             return _extreme_kernels[reduce](src, index, size)[0]
         return _scatter_directly(src, index, size, reduce, None)
@@ -252,7 +252,7 @@ def _aligned(name: str, src: Tensor, index: Tensor, dim: int) -> tuple[Tensor, i
     """
     if index.dtype not in _native.INDICES:
         raise ValueError(f"{name}: index must be int32 or int64, got {index.dtype}")
-    if src.device != index.device:
+    if src.is_cuda != index.is_cuda:
         raise ValueError(f"{name}: src is on {src.device}, index on {index.device}; move one")
     dims = src.dim()
     if not -dims <= dim < dims:
