@@ -236,6 +236,9 @@ def test_other_mistakes_say_what_to_do():
         ts.scatter(src, index.double(), 0)
     with pytest.raises(RuntimeError):
         ts.scatter(src, index[:4], 0)
+    for call in (ts.segment_coo, ts.segment_csr, ts.gather_coo, ts.gather_csr):
+        with pytest.raises(ValueError, match="at least one dimension"):
+            call(src, torch.tensor(0))
     with pytest.raises(ValueError, match="out must have shape"):
         ts.segment_csr(src, torch.tensor([0, 6]), torch.ones(2, 3))
     with pytest.raises(ValueError, match="4 entries for 3 segments"):

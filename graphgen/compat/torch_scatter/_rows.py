@@ -30,6 +30,8 @@ def check(src: Tensor, index: Tensor) -> None:
         raise ValueError(f"an index must be int64 or int32, got {index.dtype}")
     if index.device != src.device:
         raise ValueError(f"src is on {src.device}, its index on {index.device}; move one")
+    if src.dim() == 0 or index.dim() == 0:
+        raise ValueError("src and its index need at least one dimension")
 
 
 def computable(src: Tensor) -> Tensor:
