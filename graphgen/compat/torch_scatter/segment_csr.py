@@ -41,12 +41,13 @@ def _boundaries(indptr: Tensor, lead: list[int], length: int) -> Tensor:
     return torch.cat([(many + shifts).reshape(-1), many.new_full([1], batches * length)])
 
 
-def _at_least_one(indptr: Tensor) -> Tensor:
+def _checked(src: Tensor, indptr: Tensor) -> Tensor:
+    """The boundaries, of which there has to be one at least."""
+    check(src, indptr)
     return indptr.new_zeros(list(indptr.shape[:-1]) + [1]) if indptr.size(-1) == 0 else indptr
 
 
 def _fold(src: Tensor, indptr: Tensor) -> tuple[Tensor, Tensor]:
-    check(src, indptr)
     dim = indptr.dim() - 1
     if src.dim() <= dim:
         raise ValueError("segment_csr: indptr must not have more dimensions than src")
@@ -69,13 +70,13 @@ def _unfold(rows: Tensor, src: Tensor, indptr: Tensor) -> Tensor:
 
 
 def _reduced(src: Tensor, indptr: Tensor, out: Tensor | None, reduce: str) -> Tensor:
-    indptr = _at_least_one(indptr)
+    indptr = _checked(src, indptr)
     rows, ptr = _fold(src, indptr)
     return write(_unfold(segment_reduce(rows, ptr, reduce), src, indptr).to(src.dtype), out)
 
 
 def _extreme(src: Tensor, indptr: Tensor, out: Tensor | None, largest: bool) -> tuple[Tensor, Tensor]:
-    indptr = _at_least_one(indptr)
+    indptr = _checked(src, indptr)
     rows, ptr = _fold(src, indptr)
     values, arg = segment_extreme(rows, ptr, largest)
     values, arg = _unfold(values, src, indptr).to(src.dtype), _unfold(arg, src, indptr)
@@ -155,9 +156,8 @@ def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor
         IndexError, RuntimeError: as segment_csr.
         ValueError: an indptr for another number of segments, an ``out`` of another shape.
     """
-    check(src, indptr)
+    indptr = _checked(src, indptr)
     dim = indptr.dim() - 1
-    indptr = _at_least_one(indptr)
     count = src.size(dim)
     if count != indptr.size(-1) - 1 and src.numel() > 0:
         raise ValueError(f"gather_csr: indptr must have {count + 1} entries for {count} segments")
