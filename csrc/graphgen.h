@@ -167,7 +167,7 @@ gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
 // Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
 // are found in one sweep over the edges by target, those by source in one over the edges by source.
 typedef enum { GG_SILU = 0, GG_TANH = 1 } gg_activation;
-#define GG_MESSAGE_ORDERS 4
+#define GG_ORDERS 4           // of derivatives of an activation: 0 to 3
 #define GG_MESSAGE_CHUNK 256  // rows per partial sum by type
 typedef struct {
   const void *target, *source;  // [rows, features] dtype, or null
@@ -183,8 +183,8 @@ typedef struct {
   const void* type;      // [E] index in slot order, values in [0, types); null for all 0
 } gg_message_edges;
 typedef struct {
-  gg_message_term term[GG_MESSAGE_ORDERS];
-  gg_message_gradient out[GG_MESSAGE_ORDERS];
+  gg_message_term term[GG_ORDERS];
+  gg_message_gradient out[GG_ORDERS];
   gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
   void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
@@ -204,10 +204,12 @@ typedef struct {
 } gg_linear_params;
 gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
-// out = act^(order)(x), element by element.
+// Element by element, where out[m] is not null:
+//   out[0] = act^(order)(x[0]) x[1] ... x[order],
+//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.
 typedef struct {
-  const void* x;  // [count] dtype
-  void* out;      // [count] dtype
+  const void* x[GG_ORDERS];  // [count] dtype; null where no output reads it
+  void* out[GG_ORDERS];      // [count] dtype, or null
   int64_t count;
   int32_t order, activation, dtype;
 } gg_activate_params;

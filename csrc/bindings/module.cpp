@@ -141,12 +141,12 @@ PYBIND11_MODULE(_C, module) {
   // Addresses: the target, source and bias of every term, then those of every output; 0 where there is none.
   module.def(
       "message_sum",
-      [](const std::array<Address, 6 * GG_MESSAGE_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
+      [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
          int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
          int threads, Address stream) {
         gg_message_sum_params p{};
-        for (int m = 0; m < GG_MESSAGE_ORDERS; ++m) {
-          const Address *term = &parts[3 * m], *result = &parts[3 * (GG_MESSAGE_ORDERS + m)];
+        for (int m = 0; m < GG_ORDERS; ++m) {
+          const Address *term = &parts[3 * m], *result = &parts[3 * (GG_ORDERS + m)];
           p.term[m] = {in(term[0]), in(term[1]), in(term[2])};
           p.out[m] = {out(result[0]), out(result[1]), out(result[2])};
         }
@@ -173,11 +173,20 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_linear(&p, &where));
       },
       release());
+  // Addresses: those of the terms, then those of the outputs.
   module.def(
       "activate",
-      [](Address x, Address result, int64_t count, int order, int activation, int dtype, int device, int threads,
-         Address stream) {
-        gg_activate_params p{in(x), out(result), count, order, activation, dtype};
+      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int activation, int dtype,
+         int device, int threads, Address stream) {
+        gg_activate_params p{};
+        for (int m = 0; m < GG_ORDERS; ++m) {
+          p.x[m] = in(parts[m]);
+          p.out[m] = out(parts[GG_ORDERS + m]);
+        }
+        p.count = count;
+        p.order = order;
+        p.activation = activation;
+        p.dtype = dtype;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_activate(&p, &where));
       },

@@ -133,7 +133,7 @@ static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
 static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
   if (gg_status status =
-          first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
+          first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_ORDERS),
                          check_code("activation", p.activation, 2)}))
     return status;
   for (int m = 0; m <= p.order; ++m)
@@ -143,7 +143,7 @@ static gg_status check(const gg_message_sum_params& p, const gg_place&) {
 }
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {
-  return first_failure({check_code("order", p.order, GG_MESSAGE_ORDERS), check_code("activation", p.activation, 2)});
+  return first_failure({check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, 2)});
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_noise_params& p, const gg_place& place) {

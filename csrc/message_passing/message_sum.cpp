@@ -38,7 +38,7 @@ struct Messages {
             if (p.other[m]) z[m] += tile.read(row(p.other[m], j), v);
             if (p.bias[m]) z[m] += tile.read(row(p.bias[m], t), v);
           }
-          message_terms<Kind, Order>(z, p.factors, term);
+          activation_terms<Kind, Order>(z, p.factors, term);
           for (int m = 0; m <= (p.factors ? Order : 0); ++m) {
             term[m] = rounded(term[m]);
             total[m][v] += term[m];

@@ -65,7 +65,7 @@ struct MessageRows {
             Real z[Order + 1], term[Order + 1];
 #pragma unroll
             for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + other[u][m][v] + bias[m][v];
-            message_terms<Kind, Order>(z, p.factors, term);
+            activation_terms<Kind, Order>(z, p.factors, term);
 #pragma unroll
             for (int m = 0; m <= Order; ++m)
               if (m == 0 || p.factors) sum[m][v] = add_rounded(sum[m][v], term[m]);
@@ -134,7 +134,7 @@ struct MessageTypes {
             Real z[Order + 1], term[Order + 1];
 #pragma unroll
             for (int m = 0; m <= Order; ++m) z[m] = own[m] + other[u][m] + bias[m];
-            message_terms<Kind, Order>(z, p.factors, term);
+            activation_terms<Kind, Order>(z, p.factors, term);
 #pragma unroll
             for (int m = 0; m <= Order; ++m)
               if (m == 0 || p.factors) sum[m] = add_rounded(sum[m], term[m]);

@@ -1,35 +1,16 @@
-// The terms of a message sum, of any order, for scalars and for vectors.
+// What the sweeps of a message sum read and write.
 #pragma once
 
-#include "../common/math.h"
+#include "../common/activation_terms.h"
 #include "../graphgen.h"
 
 namespace gg {
 
-// What a slot adds to each output; term[m] for m > 0 only with `factors`.
-template <int Kind, int Order, class Real>
-GG_HD void message_terms(const Real (&z)[Order + 1], bool factors, Real (&term)[Order + 1]) {
-  term[0] = activation<static_cast<Activation>(Kind), Order>(z[0]);
-  GG_UNROLL
-  for (int m = 1; m <= Order; ++m) term[0] = term[0] * z[m];
-  if constexpr (Order > 0) {
-    if (!factors) return;
-    const Real lower = activation<static_cast<Activation>(Kind), Order - 1>(z[0]);
-    GG_UNROLL
-    for (int m = 1; m <= Order; ++m) {
-      term[m] = lower;
-      GG_UNROLL
-      for (int n = 1; n <= Order; ++n)
-        if (n != m) term[m] = term[m] * z[n];
-    }
-  }
-}
-
 // One sweep over the edges by row: the rows are targets, or, with the parts swapped, sources.
 struct MessageSweep {
-  const void *own[GG_MESSAGE_ORDERS], *other[GG_MESSAGE_ORDERS], *bias[GG_MESSAGE_ORDERS];
-  void *rows_out[GG_MESSAGE_ORDERS], *types_out[GG_MESSAGE_ORDERS];
-  int place[GG_MESSAGE_ORDERS];  // of an output by type among those there are
+  const void *own[GG_ORDERS], *other[GG_ORDERS], *bias[GG_ORDERS];
+  void *rows_out[GG_ORDERS], *types_out[GG_ORDERS];
+  int place[GG_ORDERS];  // of an output by type among those there are
   gg_message_edges edges;
   void* partial;
   int64_t rows, features, types;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,28 +12,18 @@ from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
 from graphgen.ops._op import Op, differentiates, eager, fold_batch, unfold_batch
+from graphgen.ops._products import Products
 from graphgen.ops.message_passing._edges import EDGES, check_nodes
 from graphgen.ops.reference import message_passing as reference
 
 _CHUNK = 256  # GG_MESSAGE_CHUNK of csrc/graphgen.h
 
 # A term z of a message sum has three parts, each of which may be absent: one per target node, one per source node and
-# one per edge type. The op of order k has the terms z_0 .. z_k and gives the derivatives of
-#     A_k = sum over edges and features of act^(k - 1)(z_0) z_1 ... z_k
-# by those parts of them that are wanted, all in one sweep over the edges by target and one by source. message_sum is
-# the derivative of A_0 by the target's part of z_0. As A_k is linear in z_1 .. z_k, and act^(k - 1) has the derivative
-# act^(k), every derivative of such an op is a sum of such ops.
-MAX_ORDER = 3
+# one per edge type. message_sum is the derivative by the target's part of z_0 of the family of products of order 0, see
+# graphgen/ops/_products.py; all derivatives wanted of an order are found in one sweep over the edges by target and one
+# by source.
 TARGET, SOURCE, BIAS = range(3)
-Term = tuple[Tensor | None, ...]
-ABSENT: Term = (None, None, None)
 _NONE = (0,) * 9
-
-
-def _arguments(order: int, args: tuple) -> tuple[list[Term], tuple, tuple]:
-    count = 3 * (order + 1)
-    terms = [tuple(args[at : at + 3]) for at in range(0, count, 3)]
-    return terms, args[count : count + 6], args[count + 6 :]
 
 
 def _first(parts: Iterable[Tensor | None]) -> Tensor:
@@ -50,7 +41,7 @@ def _kernel(order: int):
         )
         like = _first(parts)
         if not _native.runs(like):
-            terms, edges, _ = _arguments(order, args)
+            terms, _ = _products.terms(order, args)
             return reference.message_gradient(terms, edges, rows, types, activation, wanted)
         # Contiguous copies live in this tuple until the engine is done with their addresses.
         parts = tuple(part if part is None or part.is_contiguous() else part.contiguous() for part in parts)
@@ -88,80 +79,12 @@ def _kernel(order: int):
     return kernel
 
 
-def _gradients(terms: Sequence[Term], edges: tuple, rest: tuple, wanted: Sequence[int]) -> list[Tensor]:
-    """The derivatives of A_k, k = len(terms) - 1, by the parts whose codes, 3 * term + part, are wanted."""
-    if not wanted:
-        return []
-    order = len(terms) - 1
-    of = {code // 3 for code in wanted}
-    if order > MAX_ORDER and 0 in of:
-        raise RuntimeError(
-            "message_sum: this asks for a fourth derivative of the activation, which no kernel provides; "
-            "use ops.reference.message_sum"
-        )
-    if of == {0} or (len(of) > 1 and order <= MAX_ORDER):
-        parts = (part for term in terms for part in term)
-        return list(_messages[order](*parts, *edges, *rest, list(wanted)))
-    # By z_m alone, m > 0: what is left when z_m is taken away is a derivative by z_0 of the next lower order.
-    results: dict[int, Tensor] = {}
-    for m in of:
-        codes = [code for code in wanted if code // 3 == m]
-        lower = _gradients([*terms[:m], *terms[m + 1 :]], edges, rest, [code % 3 for code in codes])
-        results |= zip(codes, lower, strict=True)
-    return [results[code] for code in wanted]
-
-
-def _absent(term: Term) -> bool:
-    return all(part is None for part in term)
-
-
-def _vjp(order: int):
-    def vjp(args, grads, needs):
-        terms, edges, (*rest, wanted) = _arguments(order, args)
-        along = [list(ABSENT) for _ in terms]
-        for code, grad in zip(wanted, grads, strict=True):
-            along[code // 3][code % 3] = grad
-        needed = [code for code in range(3 * len(terms)) if needs[code]]
-        total: list[Tensor | None] = [None] * len(args)
-        # <grads, derivatives of A_k by z_m> is A_k with z_m replaced, and for z_0 it is A_{k + 1}.
-        for m, term in enumerate(map(tuple, along)):
-            if _absent(term):
-                continue
-            inner = [*terms, term] if m == 0 else [*terms[:m], term, *terms[m + 1 :]]
-            codes = [code for code in needed if m == 0 or code // 3 != m]
-            for code, piece in zip(codes, _gradients(inner, edges, tuple(rest), codes), strict=True):
-                known = total[code]
-                total[code] = piece if known is None else known + piece
-        return tuple(total)
-
-    return vjp
-
-
-def _jvp(order: int):
-    def jvp(args, tangents):
-        terms, edges, (*rest, wanted) = _arguments(order, args)
-        moved, _, _ = _arguments(order, tangents[: len(args)])
-        total: dict[int, Tensor] = {}
-        for n, term in enumerate(moved):
-            if _absent(term):
-                continue
-            inner = [*terms, term] if n == 0 else [*terms[:n], term, *terms[n + 1 :]]
-            codes = [code for code in wanted if n == 0 or code // 3 != n]
-            for code, piece in zip(codes, _gradients(inner, edges, tuple(rest), codes), strict=True):
-                total[code] = total[code] + piece if code in total else piece
-        like, (rows, features, types, _) = _first(args), rest
-        shapes = ((types if code % 3 == BIAS else rows, features) for code in wanted)
-        return tuple(total.get(code, like.new_zeros(shape)) for code, shape in zip(wanted, shapes, strict=True))
-
-    return jvp
-
-
 def _vmap(order: int):
     def vmap(args, in_dims, size):
-        terms, edges, (rows, features, *rest) = _arguments(order, args)
-        parts = [part for term in terms for part in term]
-        folded = [fold_batch(part, dim, size) for part, dim in zip(parts, in_dims, strict=False)]
-        out = _messages[order](*folded, *edges, rows, size * features, *rest)
+        count = 3 * (order + 1)
+        folded = [fold_batch(part, dim, size) for part, dim in zip(args[:count], in_dims, strict=False)]
+        edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
+        out = _products.ops[order](*folded, *edges, rows, size * features, *rest)
         return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
@@ -183,19 +106,19 @@ def _schema(order: int) -> str:
     return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> {results}"
 
 
-_messages = [
-    Op(
+def _make(order: int, rules: dict[str, Any]) -> Op:
+    return Op(
         f"message_sum_{order}",
         _schema(order),
         _kernel(order),
         _fake(order),
-        _vjp(order),
-        _jvp(order),
-        _vmap(order),
+        vmap=_vmap(order),
         chooses=True,
+        **rules,
     )
-    for order in range(MAX_ORDER + 1)
-]
+
+
+_products = Products("message_sum", 3, _make)
 
 
 def message_sum(
@@ -239,7 +162,7 @@ def message_sum(
         return _layer(target, source, edge_bias, graph, activation)
     arguments = (target, source, edge_bias, *edges)
     turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
-    return _messages[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
+    return _products.ops[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
 
 
 def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:

@@ -252,7 +252,7 @@ def _aligned(name: str, src: Tensor, index: Tensor, dim: int) -> tuple[Tensor, i
     """
     if index.dtype not in _native.INDICES:
         raise ValueError(f"{name}: index must be int32 or int64, got {index.dtype}")
-    if src.is_cuda != index.is_cuda:
+    if src.device != index.device:
         raise ValueError(f"{name}: src is on {src.device}, index on {index.device}; move one")
     dims = src.dim()
     if not -dims <= dim < dims:

@@ -281,7 +281,7 @@ def _check_segments(name: str, src: Tensor, ptr: Tensor) -> None:
         raise ValueError(f"{name}: ptr must be [S + 1] int32 or int64, got {list(ptr.shape)} {ptr.dtype}")
     if src.dim() == 0:
         raise ValueError(f"{name}: src needs at least one dimension")
-    if src.is_cuda != ptr.is_cuda:
+    if src.device != ptr.device:
         raise ValueError(f"{name}: src is on {src.device}, ptr on {ptr.device}; move one")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,17 @@ def activation_derivative(x: Tensor, kind: str, order: int) -> Tensor:
     if order == 0:
         return activation(x, kind)
     return torch.func.jvp(lambda at: activation_derivative(at, kind, order - 1), (x,), (torch.ones_like(x),))[1]
+
+
+def activation_gradient(terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int]) -> tuple[Tensor, ...]:
+    """The products by which an activation is differentiated, see graphgen/ops/_products.py."""
+    x, *factors = terms
+    assert x is not None
+    out = []
+    for m in wanted:
+        product = activation_derivative(x, kind, len(factors) - (m > 0))
+        for n, factor in enumerate(factors, start=1):
+            if n != m and factor is not None:
+                product = product * factor
+        out.append(product)
+    return tuple(out)
