@@ -70,5 +70,5 @@ def _modules(name: str) -> dict[str, ModuleType]:
         raise ValueError(f"no drop-in for {name!r}; there are {', '.join(sorted(_DROP_INS))}")
     own = _DROP_INS[name]
     package = importlib.import_module(own)
-    below = [found.name for found in pkgutil.walk_packages(package.__path__, f"{own}.")]
+    below = [found.name for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{own}.")]
     return {name + path.removeprefix(own): importlib.import_module(path) for path in (own, *below)}
