@@ -212,7 +212,7 @@ def molecules(count: int, device: str) -> GraphBatch:
     return graph.to(device)
 
 
-SIZES = [(1024, 64), (1024, 5), (1024, 128), (1, 64)]  # molecules, features
+SIZES = [(1024, 64), (1024, 5), (1024, 128), (16, 64), (1, 64)]  # molecules, features
 
 
 def torch_scatter():

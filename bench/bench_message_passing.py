@@ -1,4 +1,4 @@
-"""segment_reduce, neighbor_reduce and message_sum against plain torch, sparse matrices and torch_scatter.
+"""The ops of message passing against their plain torch twins, sparse matrices and torch_scatter.
 
 python bench/bench_message_passing.py [--device cuda] [--threads 1] [--json out.json]
 """
@@ -6,6 +6,7 @@ python bench/bench_message_passing.py [--device cuda] [--threads 1] [--json out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 from _bench import SIZES, Case, arguments, molecules, run, torch_scatter
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
+
+HEADS, BASES = 4, 64
 
 # An activation is an exp, a division and some ten multiply-adds; counted so that the floor is not the bytes' alone.
 SILU_FLOPS = 25
@@ -144,6 +147,78 @@ def messages(graph: GraphBatch, features: int, shape: dict[str, int]) -> list[Ca
     return _without([*found, Case("message_sum double backward", shape, double)], why)
 
 
+def indexed(graph: GraphBatch, features: int, shape: dict[str, int]) -> list[Case]:
+    """Sums and maxima by an index, and rows by one: the edges' rows to their targets, the nodes' rows to the edges."""
+    n, e = graph.num_nodes, graph.num_edges
+    messages = torch.randn(e, features, device=graph.device, requires_grad=True)
+    x = torch.randn(n, features, device=graph.device, requires_grad=True)
+    target, source = graph.target, graph.col
+    library, why = torch_scatter()
+    sums = {
+        "graphgen": (lambda m: ops.scatter(m, target, 0, n), [messages]),
+        "reference": (lambda m: reference.scatter(m, target, 0, n), [messages]),
+        "index_add": (lambda m: m.new_zeros(n, features).index_add(0, target, m), [messages]),
+    }
+    most = {
+        "graphgen": (lambda m: ops.scatter(m, target, 0, n, "max"), [messages]),
+        "reference": (lambda m: reference.scatter(m, target, 0, n, "max"), [messages]),
+    }
+    if library:
+        sums["torch_scatter"] = (lambda m: library.scatter(m, target, 0, dim_size=n), [messages])
+        most["torch_scatter"] = (lambda m: library.scatter(m, target, 0, dim_size=n, reduce="max"), [messages])
+    taken = {
+        "graphgen": (lambda x: ops.gather(x, source), [x]),
+        "index_select": (lambda x: x.index_select(0, source), [x]),
+    }
+    moved = 4 * features * (n + e) + 8 * e
+    work = {"forward": moved, "forward+backward": 2 * moved}
+    found = cases_of("scatter sum", shape, sums, work, 0) + cases_of("scatter max", shape, most, work, 0)
+    return _without([*found, *cases_of("gather", shape, taken, work, 0)], why)
+
+
+def attention(graph: GraphBatch, features: int, shape: dict[str, int]) -> list[Case]:
+    """Softmax over the edges that enter a node, alone and within the attention of four heads."""
+    n, e = graph.num_nodes, graph.num_edges
+    found = []
+    library, why = torch_scatter()
+    for heads in (1, HEADS):
+        logits = torch.randn(e, heads, device=graph.device, requires_grad=True)
+        ways = {
+            "graphgen": (lambda a: ops.edge_softmax(a, graph), [logits]),
+            "reference": (lambda a: reference.edge_softmax(a, graph), [logits]),
+        }
+        if library:
+            ways["torch_scatter"] = (lambda a: library.scatter_softmax(a, graph.target, 0), [logits])
+        moved = 4 * heads * 2 * e + 8 * n
+        work = {"forward": moved, "forward+backward": 2 * moved}
+        sized = {key: value for key, value in shape.items() if key != "F"} | {"H": heads}
+        found += _without(cases_of("edge_softmax", sized, ways, work, 10 * e * heads), why)
+    if features % HEADS:
+        return found
+    parts = [torch.randn(n, HEADS, features // HEADS, device=graph.device, requires_grad=True) for _ in range(3)]
+    ways = {
+        "graphgen": (lambda q, k, v: ops.neighbor_attention(q, k, v, graph), parts),
+        "reference": (lambda q, k, v: reference.neighbor_attention(q, k, v, graph), parts),
+    }
+    moved = 4 * features * 4 * n + 8 * (n + e)
+    work = {"forward": moved, "forward+backward": 3 * moved}
+    return found + cases_of("neighbor_attention", shape | {"H": HEADS}, ways, work, 4 * e * features)
+
+
+def radial(graph: GraphBatch, features: int, shape: dict[str, int]) -> list[Case]:
+    x = torch.randn(graph.num_nodes, features, device=graph.device, requires_grad=True)
+    centers = torch.linspace(0, 10, BASES, device=graph.device).requires_grad_()
+    gamma = torch.full((BASES,), 2.0, device=graph.device, requires_grad=True)
+    ways = {
+        "graphgen": (lambda x, c, g: ops.rbf_neighbor_sum(x, graph, c, g), [x, centers, gamma]),
+        "reference": (lambda x, c, g: reference.rbf_neighbor_sum(x, graph, c, g), [x, centers, gamma]),
+    }
+    moved = 4 * graph.num_nodes * (features + BASES) + 8 * (graph.num_nodes + graph.num_edges)
+    flops = graph.num_edges * (3 * features + BASES * 16)
+    work = {"forward": moved, "forward+backward": 3 * moved}
+    return cases_of("rbf_neighbor_sum", shape | {"K": BASES}, ways, work, flops)
+
+
 def _without(cases: list[Case], why: str) -> list[Case]:
     for case in cases:
         if why:
@@ -151,10 +226,24 @@ def _without(cases: list[Case], why: str) -> list[Case]:
     return cases
 
 
+def beyond_the_caches(device: str) -> list[Case]:
+    """Half a gigabyte of rows in segments of nine."""
+    count, size, features = 233_016, 9, 64
+    graph = SimpleNamespace(
+        ptr=torch.arange(0, (count + 1) * size, size, device=device),
+        batch=torch.arange(count, device=device).repeat_interleave(size),
+        num_graphs=count,
+        num_nodes=count * size,
+        device=torch.device(device),
+    )
+    shape = {"N": graph.num_nodes, "B": count, "F": features}
+    return [case for case in segments(graph, features, shape) if case.name.endswith(" forward")]
+
+
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    cases = []
-    for part in (segments, neighbors, messages):
+    cases = beyond_the_caches(chosen.device)
+    for part in (segments, neighbors, messages, indexed, attention, radial):
         for count, features in SIZES:
             graph = molecules(count, chosen.device)
             shape = {"N": graph.num_nodes, "E": graph.num_edges, "F": features}
