@@ -32,7 +32,7 @@ int32_t gg_built_with_cuda(void);
 void gg_lend_openmp(void* gomp_parallel);
 
 // out[s] = reduce over rows r in [ptr[s], ptr[s+1]) of src[r]; an empty segment gives 0.
-typedef enum { GG_SUM = 0, GG_MEAN = 1 } gg_reduce;
+typedef enum { GG_SUM = 0, GG_MEAN = 1, GG_MAX = 2, GG_MIN = 3 } gg_reduce;
 typedef struct {
   const void* src;  // [R, features] dtype
   const void* ptr;  // [segments + 1] index
@@ -55,29 +55,36 @@ typedef struct {
 } gg_segment_broadcast_params;
 gg_status gg_segment_broadcast(const gg_segment_broadcast_params* params, const gg_place* place);
 
-// out[i] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[edge[s]] * x[neighbor[s]].
+// out[i, f] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[e, head(f)] * x[neighbor[s], f], e = edge[s] and
+// head(f) = f / (features / heads): one weight an edge is one head, one a feature as many heads as features.
+// With arg, which sums only, a term counts where arg[i, f] == e, or where arg[neighbor[s], f] == e if arg_of_neighbor:
+// that is the derivative of a maximum by its terms, and its transpose.
 typedef struct {
   const void* x;         // [M, features] dtype
-  const void* weight;    // [E] dtype, or null for 1
+  const void* weight;    // [E, heads] dtype, or null for 1
+  const int64_t* arg;    // [rows, features], or [M, features] if arg_of_neighbor; null: every term counts
   const void* rowptr;    // [rows + 1] index
   const void* neighbor;  // [E] index, values in [0, M)
-  const void* edge;      // [E] index, or null for the identity
+  const void* edge;      // [E] index, rising within a row; or null for the identity
   void* out;             // [rows, features] dtype
-  int64_t rows, features;
-  int32_t dtype, index, reduce;
+  int64_t* out_arg;      // GG_MAX, GG_MIN: [rows, features], the first edge that has the value, E if none; or null
+  int64_t rows, features, heads, edges;
+  int32_t dtype, index, reduce, arg_of_neighbor;
 } gg_neighbor_reduce_params;
 gg_status gg_neighbor_reduce(const gg_neighbor_reduce_params* params, const gg_place* place);
 
-// out[edge[s]] = <target[i], source[neighbor[s]]> for every slot s of row i.
+// out[e, h] = sum over the features f of head h of target[i, f] * source[neighbor[s], f] for every slot s of row i,
+// e = edge[s]. With arg, only the features where arg[i, f] == e, or arg[neighbor[s], f] == e, count.
 typedef struct {
   const void* target;    // [rows, features] dtype
   const void* source;    // [M, features] dtype
+  const int64_t* arg;    // [rows, features], or [M, features] if arg_of_neighbor; or null
   const void* rowptr;    // [rows + 1] index
   const void* neighbor;  // [E] index
   const void* edge;      // [E] index, or null for the identity
-  void* out;             // [E] dtype
-  int64_t rows, features;
-  int32_t dtype, index;
+  void* out;             // [E, heads] dtype
+  int64_t rows, features, heads;
+  int32_t dtype, index, arg_of_neighbor;
 } gg_edge_dot_params;
 gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
 

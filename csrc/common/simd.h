@@ -40,6 +40,17 @@ struct RealTraits<doublev> {
   using Integer = int64v;
 };
 
+template <>
+struct RealTraits<int32v> {
+  using Scalar = int32_t;
+  using Integer = int32v;
+};
+template <>
+struct RealTraits<int64v> {
+  using Scalar = int64_t;
+  using Integer = int64v;
+};
+
 template <class Storage>
 struct Simd;
 template <>
@@ -181,6 +192,30 @@ GG_HD void for_each_tile(int64_t features, Body&& body) {
     f += lanes;
   }
   if (f < features) body(Tile<Storage, 1, true>{f, static_cast<int>(features - f)});
+}
+
+// The value where the mask is set (all bits of a lane), else 0.
+template <class Vector>
+GG_HD Vector where(typename RealTraits<Vector>::Integer mask, Vector value) {
+  return bit_cast<Vector>(bit_cast<typename RealTraits<Vector>::Integer>(value) & mask);
+}
+
+// The lanes added in pairs, halves first: as many steps as the logarithm of their number.
+template <class Scalar, int Lanes>
+GG_HD Scalar sum_of_lanes(const Scalar (&lane)[Lanes]) {
+  if constexpr (Lanes == 1) {
+    return lane[0];
+  } else {
+    Scalar half[Lanes / 2];
+    for (int k = 0; k < Lanes / 2; ++k) half[k] = lane[k] + lane[k + Lanes / 2];
+    return sum_of_lanes(half);
+  }
+}
+template <class Vector>
+GG_HD typename RealTraits<Vector>::Scalar sum_of_lanes(Vector value) {
+  typename RealTraits<Vector>::Scalar lane[sizeof(Vector) / sizeof(typename RealTraits<Vector>::Scalar)];
+  __builtin_memcpy(lane, &value, sizeof value);
+  return sum_of_lanes(lane);
 }
 
 }  // namespace gg

@@ -5,6 +5,8 @@ from graphgen.ops.dense import activation, linear, softmax
 from graphgen.ops.message_passing import (
     edge_dot,
     message_sum,
+    neighbor_max,
+    neighbor_min,
     neighbor_reduce,
     segment_broadcast,
     segment_reduce,
@@ -18,6 +20,8 @@ __all__ = [
     "edge_dot",
     "linear",
     "message_sum",
+    "neighbor_max",
+    "neighbor_min",
     "neighbor_reduce",
     "normal",
     "rademacher",

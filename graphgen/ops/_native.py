@@ -64,4 +64,10 @@ def call(function: Callable[..., int], on: Tensor, *arguments: int) -> None:
     else:
         status = function(*arguments, *place(on))
     if status:
+        check(status)
+
+
+def check(status: int) -> None:
+    """Turn what an engine call returned into the Python error it is."""
+    if status:
         raise _ERRORS.get(status, RuntimeError)(_C.message())

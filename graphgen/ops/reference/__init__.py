@@ -4,6 +4,8 @@ from graphgen.ops.reference.dense import activation, linear, softmax
 from graphgen.ops.reference.message_passing import (
     edge_dot,
     message_sum,
+    neighbor_max,
+    neighbor_min,
     neighbor_reduce,
     segment_broadcast,
     segment_reduce,
@@ -15,6 +17,8 @@ __all__ = [
     "edge_dot",
     "linear",
     "message_sum",
+    "neighbor_max",
+    "neighbor_min",
     "neighbor_reduce",
     "normal",
     "rademacher",
