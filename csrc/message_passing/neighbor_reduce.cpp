@@ -36,38 +36,42 @@ struct NeighborReduce {
   const S* x = static_cast<const S*>(p.x);
   S* out = static_cast<S*>(p.out);
 
-  // A sum is written after each of its terms; the last that is written is the whole one.
+  // A sum is written after each of its terms; the last that is written is the whole one. A function of its own, so
+  // that its loop has all the registers.
   template <Weights kind, class Tile>
-  void sum_block(const EdgeBlock& block, Tile tile) const {
+  __attribute__((noinline)) void sum_block(const EdgeBlock& block, Tile tile) const {
     using Vector = typename Tile::Vector;
     using Integer = typename RealTraits<Vector>::Integer;
     constexpr int N = Tile::vectors;
-    const S* weight = static_cast<const S*>(p.weight);
+    const Tile columns{0, tile.count};
     const EdgeWeights<S, Tile> weights(p.weight, kind == Weights::any ? p.heads : 1, p.features, tile);
+    const int64_t features = p.features, slots = block.slots;
+    const S* from = x + tile.first;
+    const S* weight = static_cast<const S*>(p.weight);
+    S* to = out + block.first_row * features + tile.first;
     const bool mean = p.reduce == GG_MEAN;
-    S* rows = out + block.first_row * p.features;
     Vector sum[N] = {};
-    Real count = 0;
-    for (int64_t s = 0; s < block.slots; ++s) {
-      const S* row = x + block.neighbor[s] * p.features;
-      S* to = rows + block.row[s] * p.features;
+    int32_t count = 0;
+    for (int64_t s = 0; s < slots; ++s) {
+      const S* row = from + block.neighbor[s] * features;
+      S* result = to + block.row[s] * features;
       const Integer same = Integer{} + block.same_row[s];
       for (int v = 0; v < N; ++v) {
         sum[v] = where(same, sum[v]);
-        if constexpr (kind == Weights::none) sum[v] += tile.read(row, v);
-        if constexpr (kind == Weights::per_edge) sum[v] += load_scalar(weight + block.edge[s]) * tile.read(row, v);
-        if constexpr (kind == Weights::any) sum[v] += weights.read(block.edge[s], v) * tile.read(row, v);
+        if constexpr (kind == Weights::none) sum[v] += columns.read(row, v);
+        if constexpr (kind == Weights::per_edge) sum[v] += load_scalar(weight + block.edge[s]) * columns.read(row, v);
+        if constexpr (kind == Weights::any) sum[v] += weights.read(block.edge[s], v) * columns.read(row, v);
       }
       if (mean) {
-        count = block.same_row[s] ? count + 1 : Real(1);
-        const Real scale = Real(1) / count;
-        for (int v = 0; v < N; ++v) tile.write(to, v, sum[v] * scale);
+        count = (count & block.same_row[s]) + 1;
+        const Real scale = Real(1) / static_cast<Real>(count);
+        for (int v = 0; v < N; ++v) columns.write(result, v, sum[v] * scale);
       } else {
-        for (int v = 0; v < N; ++v) tile.write(to, v, sum[v]);
+        for (int v = 0; v < N; ++v) columns.write(result, v, sum[v]);
       }
     }
     for (int64_t k = 0; k < block.empty_rows; ++k)
-      for (int v = 0; v < N; ++v) tile.write(rows + block.empty[k] * p.features, v, Vector{});
+      for (int v = 0; v < N; ++v) columns.write(to + block.empty[k] * features, v, Vector{});
   }
 
   template <class Tile>
