@@ -88,6 +88,28 @@ typedef struct {
 } gg_edge_dot_params;
 gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
 
+// out[e] = exp(logits[e] - max) / sum, both over the edges [rowptr[i], rowptr[i+1]) of e's row, per head.
+typedef struct {
+  const void* logits;  // [E, heads] dtype
+  const void* rowptr;  // [rows + 1] index
+  void* out;           // [E, heads] dtype
+  int64_t rows, heads;
+  int32_t dtype, index;
+} gg_edge_softmax_params;
+gg_status gg_edge_softmax(const gg_edge_softmax_params* params, const gg_place* place);
+
+// The above's Jacobian, which is symmetric, times a direction:
+// out[e] = probability[e] * (direction[e] - sum over the row of probability * direction).
+typedef struct {
+  const void* probability;  // [E, heads] dtype, a result of gg_edge_softmax
+  const void* direction;    // [E, heads] dtype
+  const void* rowptr;       // [rows + 1] index
+  void* out;                // [E, heads] dtype
+  int64_t rows, heads;
+  int32_t dtype, index;
+} gg_edge_softmax_slope_params;
+gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, const gg_place* place);
+
 // With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
 //   term = act^(order)(z_0) * z_1 * ... * z_order
 // out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.

@@ -85,6 +85,25 @@ PYBIND11_MODULE(_C, module) {
       },
       release());
   module.def(
+      "edge_softmax",
+      [](Address logits, Address rowptr, Address result, int64_t rows, int64_t heads, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_edge_softmax_params p{in(logits), in(rowptr), out(result), rows, heads, dtype, index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_softmax(&p, &where));
+      },
+      release());
+  module.def(
+      "edge_softmax_slope",
+      [](Address probability, Address direction, Address rowptr, Address result, int64_t rows, int64_t heads, int dtype,
+         int index, int device, int threads, Address stream) {
+        gg_edge_softmax_slope_params p{in(probability), in(direction), in(rowptr), out(result), rows,
+                                       heads,           dtype,         index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_softmax_slope(&p, &where));
+      },
+      release());
+  module.def(
       "message_sum",
       [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2, Address b2,
          Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type, Address result,

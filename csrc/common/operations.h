@@ -6,6 +6,8 @@
   DO(segment_broadcast)   \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
+  DO(edge_softmax)        \
+  DO(edge_softmax_slope)  \
   DO(message_sum)         \
   DO(linear)              \
   DO(activate)            \

@@ -4,6 +4,7 @@ from graphgen.ops import reference
 from graphgen.ops.dense import activation, linear, softmax
 from graphgen.ops.message_passing import (
     edge_dot,
+    edge_softmax,
     message_sum,
     neighbor_max,
     neighbor_min,
@@ -18,6 +19,7 @@ __all__ = [
     "activation",
     "divergence",
     "edge_dot",
+    "edge_softmax",
     "linear",
     "message_sum",
     "neighbor_max",

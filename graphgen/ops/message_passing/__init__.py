@@ -7,9 +7,11 @@ number of threads and whatever else is in the batch.
 from graphgen.ops.message_passing.messages import message_sum
 from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_max, neighbor_min, neighbor_reduce
 from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
+from graphgen.ops.message_passing.softmax import edge_softmax
 
 __all__ = [
     "edge_dot",
+    "edge_softmax",
     "message_sum",
     "neighbor_max",
     "neighbor_min",

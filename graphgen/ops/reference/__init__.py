@@ -3,6 +3,7 @@
 from graphgen.ops.reference.dense import activation, linear, softmax
 from graphgen.ops.reference.message_passing import (
     edge_dot,
+    edge_softmax,
     message_sum,
     neighbor_max,
     neighbor_min,
@@ -15,6 +16,7 @@ from graphgen.ops.reference.noise import normal, rademacher, uniform
 __all__ = [
     "activation",
     "edge_dot",
+    "edge_softmax",
     "linear",
     "message_sum",
     "neighbor_max",

@@ -76,6 +76,16 @@ def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
     return (target[graph.target] * source[graph.col]).sum(-1)
 
 
+def edge_softmax(logits: Tensor, graph: GraphBatch) -> Tensor:
+    """See :func:`graphgen.ops.edge_softmax`."""
+    target, shape = graph.target.long(), (graph.num_nodes, *logits.shape[1:])
+    index = target.view(-1, *(1,) * (logits.dim() - 1)).expand_as(logits)
+    # The result does not depend on the shift, so neither do its derivatives.
+    highest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
+    terms = torch.exp(logits - highest[target])
+    return terms / logits.new_zeros(shape).index_add(0, target, terms)[target]
+
+
 def message_sum(
     target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str = "silu"
 ) -> Tensor:
