@@ -110,6 +110,22 @@ typedef struct {
 } gg_edge_softmax_slope_params;
 gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, const gg_place* place);
 
+// Per head h: out[i, h] = sum over slots s of row i of p_s * v[j, h], j = neighbor[s], with p the softmax over the slots of
+// scale * <q[i, h], k[j, h]> + bias[s, h]. 0 for a row without slots.
+typedef struct {
+  const void* q;         // [rows, heads, width] dtype
+  const void* k;         // [M, heads, width] dtype
+  const void* v;         // [M, heads, value_width] dtype
+  const void* bias;      // [E, heads] dtype, or null for 0
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index
+  void* out;             // [rows, heads, value_width] dtype
+  int64_t rows, heads, width, value_width;
+  double scale;
+  int32_t dtype, index;
+} gg_neighbor_attention_params;
+gg_status gg_neighbor_attention(const gg_neighbor_attention_params* params, const gg_place* place);
+
 // With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
 //   term = act^(order)(z_0) * z_1 * ... * z_order
 // out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.

@@ -104,6 +104,18 @@ PYBIND11_MODULE(_C, module) {
       },
       release());
   module.def(
+      "neighbor_attention",
+      [](Address q, Address k, Address v, Address bias, Address rowptr, Address neighbor, Address result, int64_t rows,
+         int64_t heads, int64_t width, int64_t value_width, double scale, int dtype, int index, int device, int threads,
+         Address stream) {
+        gg_neighbor_attention_params p{in(q),       in(k), in(v),  in(bias), in(rowptr), in(neighbor),
+                                       out(result), rows,  heads,  width,    value_width, scale,
+                                       dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_neighbor_attention(&p, &where));
+      },
+      release());
+  module.def(
       "message_sum",
       [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2, Address b2,
          Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type, Address result,

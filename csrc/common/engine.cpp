@@ -67,6 +67,9 @@ static gg_status check(const gg_edge_softmax_params& p, const gg_place&) { retur
 static gg_status check(const gg_edge_softmax_slope_params& p, const gg_place&) {
   return check_code("index", p.index, 2);
 }
+static gg_status check(const gg_neighbor_attention_params& p, const gg_place&) {
+  return check_code("index", p.index, 2);
+}
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
   if (p.by_type && p.rows * p.types * p.features > 0 && !p.partial)
     return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");

@@ -6,6 +6,7 @@
   DO(segment_broadcast)   \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
+  DO(neighbor_attention)  \
   DO(edge_softmax)        \
   DO(edge_softmax_slope)  \
   DO(message_sum)         \

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../common/simd.h"
-
 #include "../graphgen.h"
 
 namespace gg::GG_ISA {
@@ -20,17 +19,16 @@ struct EdgeBlock {
   int64_t edge[kSlots];
   int32_t empty[kRows + 1];  // rows without a slot
 
-  // The next rows from `first`, at most to `last`, of at most `room` slots; none if the first has more.
+  // The next rows from `first`, at most to `last`, as far as their slots fit; none if those of the first do not.
   template <class Index>
-  GG_MEMBER void fill(const Index* rowptr, const Index* neighbors, const Index* edges, int64_t first, int64_t last,
-                      int64_t room) {
+  GG_MEMBER void fill(const Index* rowptr, const Index* neighbors, const Index* edges, int64_t first, int64_t last) {
     const int64_t begin = rowptr[first], most = last - first < kRows ? last - first : kRows;
     first_row = first;
     empty_rows = 0;
     int64_t r = 0, at = 0;
     for (; r < most; ++r) {
       const int64_t end = rowptr[first + r + 1] - begin;
-      if (end > room) break;
+      if (end > kSlots) break;
       for (int k = 0; k < kAtOnce; ++k) row[at + k] = static_cast<int32_t>(r);
       for (int64_t k = at + kAtOnce; k < end; ++k) row[k] = static_cast<int32_t>(r);
       empty[empty_rows] = static_cast<int32_t>(r);
@@ -50,18 +48,24 @@ struct EdgeBlock {
   }
 };
 
-// on_block(block) for runs of rows [first, last), on_row(row) for a row of more than `room` slots, room <= kSlots.
-template <class Params, class OnBlock, class OnRow>
-static inline void for_each_block(const Params& p, int64_t first, int64_t last, int64_t room, OnBlock&& on_block,
+// Edges by the row that sums over them; see the C interface.
+struct Adjacency {
+  const void *rowptr, *neighbor, *edge;
+  int32_t index;
+};
+
+// on_block(block) for runs of rows [first, last), on_row(row) for a row of more slots than a block holds.
+template <class OnBlock, class OnRow>
+static inline void for_each_block(const Adjacency& edges, int64_t first, int64_t last, OnBlock&& on_block,
                                   OnRow&& on_row) {
   EdgeBlock block;
   while (first < last) {
-    if (p.index == GG_INT64)
-      block.fill(static_cast<const int64_t*>(p.rowptr), static_cast<const int64_t*>(p.neighbor),
-                 static_cast<const int64_t*>(p.edge), first, last, room);
+    if (edges.index == GG_INT64)
+      block.fill(static_cast<const int64_t*>(edges.rowptr), static_cast<const int64_t*>(edges.neighbor),
+                 static_cast<const int64_t*>(edges.edge), first, last);
     else
-      block.fill(static_cast<const int32_t*>(p.rowptr), static_cast<const int32_t*>(p.neighbor),
-                 static_cast<const int32_t*>(p.edge), first, last, room);
+      block.fill(static_cast<const int32_t*>(edges.rowptr), static_cast<const int32_t*>(edges.neighbor),
+                 static_cast<const int32_t*>(edges.edge), first, last);
     if (block.rows == 0) {
       on_row(first++);
     } else {

@@ -1,4 +1,4 @@
-// A row's weights of its edges, of any number of heads, as the vectors of a tile. CPU kernels only.
+// The weights of an edge, of any number of heads, as the vectors of a tile. CPU kernels only.
 #pragma once
 
 #include "../common/simd.h"
@@ -10,6 +10,8 @@ struct EdgeWeights {
   using Real = typename Accumulator<S>::Type;
   using Vector = typename Simd<S>::Vector;
   static constexpr int lanes = Simd<S>::lanes;
+  // The tile may be of another storage type, as wide.
+  using Columns = gg::Tile<S, Tile::vectors, Tile::partial>;
   enum Kind { per_edge, per_vector, per_feature, per_lane };
 
   const S* weight;
@@ -36,7 +38,7 @@ struct EdgeWeights {
     const S* row = weight + edge * heads;
     if (kind == per_edge) return Vector{} + load_scalar(row);
     if (kind == per_vector) return Vector{} + load_scalar(row + head[v][0]);
-    if (kind == per_feature) return tile.read(row, v);
+    if (kind == per_feature) return Columns{tile.first, tile.count}.read(row, v);
     Real value[lanes];
     for (int lane = 0; lane < lanes; ++lane) value[lane] = load_scalar(row + head[v][lane]);
     return load(value);

@@ -3,12 +3,9 @@
 #include "../common/dispatch.h"
 #include "../common/rows.h"
 #include "../common/simd.h"
-#include "edge_block.h"
-#include "edge_weights.h"
+#include "block_sum.h"
 
 namespace gg::GG_ISA {
-
-enum class Weights { none, per_edge, any };
 
 // Where a term counts: the lanes whose arg is this edge.
 template <class S, class Tile>
@@ -35,44 +32,6 @@ struct NeighborReduce {
   const Indices rowptr{p.rowptr, p.index}, neighbor{p.neighbor, p.index}, edge{p.edge, p.index};
   const S* x = static_cast<const S*>(p.x);
   S* out = static_cast<S*>(p.out);
-
-  // A sum is written after each of its terms; the last that is written is the whole one. A function of its own, so
-  // that its loop has all the registers.
-  template <Weights kind, class Tile>
-  __attribute__((noinline)) void sum_block(const EdgeBlock& block, Tile tile) const {
-    using Vector = typename Tile::Vector;
-    using Integer = typename RealTraits<Vector>::Integer;
-    constexpr int N = Tile::vectors;
-    const Tile columns{0, tile.count};
-    const EdgeWeights<S, Tile> weights(p.weight, kind == Weights::any ? p.heads : 1, p.features, tile);
-    const int64_t features = p.features, slots = block.slots;
-    const S* from = x + tile.first;
-    const S* weight = static_cast<const S*>(p.weight);
-    S* to = out + block.first_row * features + tile.first;
-    const bool mean = p.reduce == GG_MEAN;
-    Vector sum[N] = {};
-    int32_t count = 0;
-    for (int64_t s = 0; s < slots; ++s) {
-      const S* row = from + block.neighbor[s] * features;
-      S* result = to + block.row[s] * features;
-      const Integer same = Integer{} + block.same_row[s];
-      for (int v = 0; v < N; ++v) {
-        sum[v] = where(same, sum[v]);
-        if constexpr (kind == Weights::none) sum[v] += columns.read(row, v);
-        if constexpr (kind == Weights::per_edge) sum[v] += load_scalar(weight + block.edge[s]) * columns.read(row, v);
-        if constexpr (kind == Weights::any) sum[v] += weights.read(block.edge[s], v) * columns.read(row, v);
-      }
-      if (mean) {
-        count = (count & block.same_row[s]) + 1;
-        const Real scale = Real(1) / static_cast<Real>(count);
-        for (int v = 0; v < N; ++v) columns.write(result, v, sum[v] * scale);
-      } else {
-        for (int v = 0; v < N; ++v) columns.write(result, v, sum[v]);
-      }
-    }
-    for (int64_t k = 0; k < block.empty_rows; ++k)
-      for (int v = 0; v < N; ++v) columns.write(to + block.empty[k] * features, v, Vector{});
-  }
 
   template <class Tile>
   GG_MEMBER void terms(const Tile& tile, const EdgeWeights<S, Tile>& weights, int64_t i, int64_t slot,
@@ -139,15 +98,10 @@ struct NeighborReduce {
       for (int64_t i = first; i < last; ++i) sum_row(i);
       return;
     }
+    const BlockSum<S, S> sum{x, static_cast<const S*>(p.weight), out, p.features, p.features, p.heads, p.reduce == GG_MEAN};
     for_each_block(
-        p, first, last, EdgeBlock::kSlots,
-        [&](const EdgeBlock& block) {
-          for_each_tile<S>(p.features, [&](auto tile) {
-            if (!p.weight) return sum_block<Weights::none>(block, tile);
-            if (p.heads == 1) return sum_block<Weights::per_edge>(block, tile);
-            sum_block<Weights::any>(block, tile);
-          });
-        },
+        {p.rowptr, p.neighbor, p.edge, p.index}, first, last,
+        [&](const EdgeBlock& block) { sum.rows(block, block.edge); },
         [&](int64_t row) { sum_row(row); });
   }
 };
@@ -188,7 +142,7 @@ struct EdgeDot {
 
   void rows(int64_t first, int64_t last) const {
     for_each_block(
-        p, first, last, EdgeBlock::kSlots,
+        {p.rowptr, p.neighbor, p.edge, p.index}, first, last,
         [&](const EdgeBlock& block) {
           for (int64_t s = 0; s < block.slots; ++s)
             slot(block.first_row + block.row[s], block.neighbor[s], block.edge[s]);

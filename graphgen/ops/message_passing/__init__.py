@@ -4,6 +4,7 @@ Sums run in the order of the rows and edges, never by atomics: the same input gi
 number of threads and whatever else is in the batch.
 """
 
+from graphgen.ops.message_passing.attention import neighbor_attention
 from graphgen.ops.message_passing.messages import message_sum
 from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_max, neighbor_min, neighbor_reduce
 from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
@@ -13,6 +14,7 @@ __all__ = [
     "edge_dot",
     "edge_softmax",
     "message_sum",
+    "neighbor_attention",
     "neighbor_max",
     "neighbor_min",
     "neighbor_reduce",

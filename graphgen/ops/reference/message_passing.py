@@ -86,6 +86,16 @@ def edge_softmax(logits: Tensor, graph: GraphBatch) -> Tensor:
     return terms / logits.new_zeros(shape).index_add(0, target, terms)[target]
 
 
+def neighbor_attention(
+    q: Tensor, k: Tensor, v: Tensor, graph: GraphBatch, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """See :func:`graphgen.ops.neighbor_attention`."""
+    if scale is None:
+        scale = q.shape[2] ** -0.5 if q.shape[2] else 1.0
+    logits = edge_dot(q, k, graph) * scale
+    return neighbor_reduce(v, graph, edge_softmax(logits if bias is None else logits + bias, graph))
+
+
 def message_sum(
     target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str = "silu"
 ) -> Tensor:
