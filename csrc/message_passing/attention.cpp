@@ -4,6 +4,7 @@
 #include "../common/indices.h"
 #include "../common/rows.h"
 #include "../common/simd.h"
+#include "block_dot.h"
 #include "block_sum.h"
 
 #include <limits>
@@ -67,18 +68,24 @@ struct Attention {
     });
   }
 
+  // z may be read and written past its end.
   __attribute__((noinline)) void logits(const EdgeBlock& block, int64_t first_head, int64_t heads, Real* z) const {
+    const int64_t skip = first_head * p.width, count = block.slots * heads;
+    const BlockDot<S> dot{static_cast<const S*>(p.q) + skip, static_cast<const S*>(p.k) + skip, p.heads * p.width,
+                          heads, p.width};
+    dot.rows(block, z);
+    const Real scale = static_cast<Real>(p.scale);
+    for (int64_t at = 0; at < count; at += kRoom) store(z + at, load(z + at) * scale);
+    if (!p.bias) return;
+    const S* bias = static_cast<const S*>(p.bias) + block.edge[0] * p.heads + first_head;
     for (int64_t s = 0; s < block.slots; ++s)
-      for (int64_t h = 0; h < heads; ++h)
-        z[s * heads + h] =
-            logit(block.first_row + block.row[s], block.neighbor[s], block.edge[s], first_head + h);
+      for (int64_t h = 0; h < heads; ++h) z[s * heads + h] += load_scalar(bias + s * p.heads + h);
   }
 
   void block_rows(const EdgeBlock& block, const int64_t* slot, int64_t first_head, int64_t heads) const {
     Real z[EdgeBlock::kSlots * kHeadsAtOnce + kRoom], total[EdgeBlock::kRows * kHeadsAtOnce];
     logits(block, first_head, heads, z);
     const int64_t count = block.slots * heads;
-    for (int lane = 0; lane < kRoom; ++lane) z[count + lane] = 0;
     fold(block, z, total, heads, kLowest, [](auto top, auto value) { return higher(top, value); });
     spread(block, z, total, heads, [](auto value, auto top) { return value - top; });
     for (int64_t k = 0; k < count; k += Simd<Real>::lanes) store(z + k, exp_(load(z + k)));
