@@ -57,13 +57,14 @@ struct Attention {
     });
   }
 
-  // value = step(value, total of the slot's row)
+  // out = step(value, total of the slot's row). Not in place: a load that follows a partial store nearby waits for it.
   template <class Step>
-  GG_MEMBER void spread(const EdgeBlock& block, Real* value, const Real* total, int64_t heads, Step&& step) const {
+  GG_MEMBER void spread(const EdgeBlock& block, const Real* value, const Real* total, Real* out, int64_t heads,
+                        Step&& step) const {
     for_each_tile<Real>(heads, [&](auto tile) {
       for (int64_t s = 0; s < block.slots; ++s)
         for (int v = 0; v < decltype(tile)::vectors; ++v)
-          tile.write(value + s * heads, v,
+          tile.write(out + s * heads, v,
                      step(tile.read(value + s * heads, v), tile.read(total + block.row[s] * heads, v)));
     });
   }
@@ -83,14 +84,15 @@ struct Attention {
   }
 
   void block_rows(const EdgeBlock& block, const int64_t* slot, int64_t first_head, int64_t heads) const {
-    Real z[EdgeBlock::kSlots * kHeadsAtOnce + kRoom], total[EdgeBlock::kRows * kHeadsAtOnce];
+    constexpr int64_t room = EdgeBlock::kSlots * kHeadsAtOnce + kRoom;
+    Real z[room], term[room], total[EdgeBlock::kRows * kHeadsAtOnce + kRoom];
     logits(block, first_head, heads, z);
-    const int64_t count = block.slots * heads;
     fold(block, z, total, heads, kLowest, [](auto top, auto value) { return higher(top, value); });
-    spread(block, z, total, heads, [](auto value, auto top) { return value - top; });
-    for (int64_t k = 0; k < count; k += Simd<Real>::lanes) store(z + k, exp_(load(z + k)));
-    fold(block, z, total, heads, Real(0), [](auto sum, auto value) { return sum + value; });
-    spread(block, z, total, heads, [](auto value, auto sum) { return value / sum; });
+    spread(block, z, total, term, heads, [](auto value, auto top) { return value - top; });
+    for (int64_t k = 0; k < block.slots * heads; k += kRoom) store(term + k, exp_(load(term + k)));
+    fold(block, term, total, heads, Real(0), [](auto sum, auto value) { return sum + value; });
+    for (int64_t k = 0; k < block.rows * heads; k += kRoom) store(total + k, Real(1) / load(total + k));
+    spread(block, term, total, z, heads, [](auto value, auto inverse) { return value * inverse; });
     const int64_t stride = p.heads * p.value_width, skip = first_head * p.value_width;
     const BlockSum<S, Real> sum{static_cast<const S*>(p.v) + skip, z, static_cast<S*>(p.out) + skip, stride,
                                 heads * p.value_width, heads, false};
