@@ -243,14 +243,14 @@ def extreme_of(terms: Tensor, row: Tensor, edge: Tensor, none: int, rows: int, r
 
 
 def _extreme_vjp(args, grads, needs):
-    x, weight, *edges, _, values, arg = args
+    x, weight, *edges, _reduce, _values, arg = args
     if grads[0] is None:
         return (None,) * 9
     return (*_gather_vjp((x, weight, arg, *edges, False, "sum"), grads[0], needs)[:2], *(None,) * 7)
 
 
 def _extreme_jvp(args, tangents):
-    x, weight, *edges, _, values, arg = args
+    x, weight, *edges, _reduce, _values, arg = args
     return _gather_jvp((x, weight, arg, *edges, False, "sum"), tangents), None
 
 
