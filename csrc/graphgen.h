@@ -55,10 +55,10 @@ typedef struct {
 } gg_segment_broadcast_params;
 gg_status gg_segment_broadcast(const gg_segment_broadcast_params* params, const gg_place* place);
 
-// out[i, f] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[e, head(f)] * x[neighbor[s], f], e = edge[s] and
-// head(f) = f / (features / heads): one weight an edge is one head, one a feature as many heads as features.
-// With arg, which sums only, a term counts where arg[i, f] == e, or where arg[neighbor[s], f] == e if arg_of_neighbor:
-// that is the derivative of a maximum by its terms, and its transpose.
+// out[i, f] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[e, head(f)] * x[neighbor[s], f], e = edge[s]
+// and head(f) = f / (features / heads): one weight an edge is one head, one a feature as many heads as features. With
+// arg, which sums only, a term counts where arg[i, f] == e, or where arg[neighbor[s], f] == e if arg_of_neighbor: that
+// is the derivative of a maximum by its terms, and its transpose.
 typedef struct {
   const void* x;         // [M, features] dtype
   const void* weight;    // [E, heads] dtype, or null for 1
@@ -110,8 +110,8 @@ typedef struct {
 } gg_edge_softmax_slope_params;
 gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, const gg_place* place);
 
-// Per head h: out[i, h] = sum over slots s of row i of p_s * v[j, h], j = neighbor[s], with p the softmax over the slots of
-// scale * <q[i, h], k[j, h]> + bias[s, h]. 0 for a row without slots.
+// Per head h: out[i, h] = sum over slots s of row i of p_s * v[j, h], j = neighbor[s], with p the softmax over the
+// slots of scale * <q[i, h], k[j, h]> + bias[s, h]. 0 for a row without slots.
 typedef struct {
   const void* q;         // [rows, heads, width] dtype
   const void* k;         // [M, heads, width] dtype

@@ -67,18 +67,10 @@ PYBIND11_MODULE(_C, module) {
       [](Address target, Address source, Address arg, Address rowptr, Address neighbor, Address edge, Address result,
          int64_t rows, int64_t features, int64_t heads, int dtype, int index, int arg_of_neighbor, int device,
          int threads, Address stream) {
-        gg_edge_dot_params p{in(target),
-                             in(source),
-                             static_cast<const int64_t*>(in(arg)),
-                             in(rowptr),
-                             in(neighbor),
-                             in(edge),
-                             out(result),
-                             rows,
-                             features,
-                             heads,
-                             dtype,
-                             index,
+        gg_edge_dot_params p{in(target),     in(source),   static_cast<const int64_t*>(in(arg)),
+                             in(rowptr),     in(neighbor), in(edge),
+                             out(result),    rows,         features,
+                             heads,          dtype,        index,
                              arg_of_neighbor};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_edge_dot(&p, &where));
@@ -108,9 +100,8 @@ PYBIND11_MODULE(_C, module) {
       [](Address q, Address k, Address v, Address bias, Address rowptr, Address neighbor, Address result, int64_t rows,
          int64_t heads, int64_t width, int64_t value_width, double scale, int dtype, int index, int device, int threads,
          Address stream) {
-        gg_neighbor_attention_params p{in(q),       in(k), in(v),  in(bias), in(rowptr), in(neighbor),
-                                       out(result), rows,  heads,  width,    value_width, scale,
-                                       dtype,       index};
+        gg_neighbor_attention_params p{in(q), in(k), in(v), in(bias),    in(rowptr), in(neighbor), out(result),
+                                       rows,  heads, width, value_width, scale,      dtype,        index};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_neighbor_attention(&p, &where));
       },

@@ -94,8 +94,13 @@ struct Attention {
     for (int64_t k = 0; k < block.rows * heads; k += kRoom) store(total + k, Real(1) / load(total + k));
     spread(block, term, total, z, heads, [](auto value, auto inverse) { return value * inverse; });
     const int64_t stride = p.heads * p.value_width, skip = first_head * p.value_width;
-    const BlockSum<S, Real> sum{static_cast<const S*>(p.v) + skip, z, static_cast<S*>(p.out) + skip, stride,
-                                heads * p.value_width, heads, false};
+    const BlockSum<S, Real> sum{static_cast<const S*>(p.v) + skip,
+                                z,
+                                static_cast<S*>(p.out) + skip,
+                                stride,
+                                heads * p.value_width,
+                                heads,
+                                false};
     sum.rows(block, slot);
   }
 

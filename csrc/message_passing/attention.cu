@@ -104,8 +104,8 @@ gg_status neighbor_attention(const gg_neighbor_attention_params& p, void* stream
     constexpr int N = decltype(pack)::value;
     const int64_t packs = p.width / N, value_packs = p.value_width / N;
     const Group group = Group::of(packs > value_packs ? packs : value_packs);
-    const Attention<typename decltype(type)::type, N> kernel{
-        p, {p.rowptr, p.index}, {p.neighbor, p.index}, packs, value_packs, group};
+    const Attention<typename decltype(type)::type, N> kernel{p,     {p.rowptr, p.index}, {p.neighbor, p.index},
+                                                             packs, value_packs,         group};
     return launch_items("neighbor_attention", p.rows * p.heads * group.size(), stream, kernel);
   });
 }

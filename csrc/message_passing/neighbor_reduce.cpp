@@ -10,8 +10,8 @@ namespace gg::GG_ISA {
 
 // Where a term counts: the lanes whose arg is this edge.
 template <class S, class Tile>
-static inline typename RealTraits<typename Simd<S>::Vector>::Integer counts(const Tile& tile, const int64_t* arg,
-                                                                            int v, int64_t edge) {
+static inline typename RealTraits<typename Simd<S>::Vector>::Integer counts(const Tile& tile, const int64_t* arg, int v,
+                                                                            int64_t edge) {
   using Integer = typename RealTraits<typename Simd<S>::Vector>::Integer;
   constexpr int lanes = Simd<S>::lanes;
   const int64_t* at = arg + tile.first + v * lanes;
@@ -41,8 +41,7 @@ struct NeighborReduce {
     for (int v = 0; v < Tile::vectors; ++v) {
       term[v] = tile.read(x + j * p.features, v);
       if (p.weight) term[v] *= weights.read(e, v);
-      if (p.arg)
-        term[v] = where(counts<S>(tile, p.arg + (p.arg_of_neighbor ? j : i) * p.features, v, e), term[v]);
+      if (p.arg) term[v] = where(counts<S>(tile, p.arg + (p.arg_of_neighbor ? j : i) * p.features, v, e), term[v]);
     }
   }
 
@@ -99,11 +98,11 @@ struct NeighborReduce {
       for (int64_t i = first; i < last; ++i) sum_row(i);
       return;
     }
-    const BlockSum<S, S> sum{x, static_cast<const S*>(p.weight), out, p.features, p.features, p.heads, p.reduce == GG_MEAN};
+    const BlockSum<S, S> sum{
+        x, static_cast<const S*>(p.weight), out, p.features, p.features, p.heads, p.reduce == GG_MEAN};
     for_each_block(
         {p.rowptr, p.neighbor, p.edge, p.index}, first, last,
-        [&](const EdgeBlock& block) { sum.rows(block, block.edge); },
-        [&](int64_t row) { sum_row(row); });
+        [&](const EdgeBlock& block) { sum.rows(block, block.edge); }, [&](int64_t row) { sum_row(row); });
   }
 };
 

@@ -30,8 +30,7 @@ struct PackWeights {
     weights.weight.set(0, 1);
     if (p.weight) {
       const int64_t column = PerFeature ? feature : p.heads == 1 ? 0 : feature / (p.features / p.heads);
-      weights.weight =
-          Pack<S, PerFeature ? N : 1>::load(static_cast<const S*>(p.weight) + edge * p.heads + column);
+      weights.weight = Pack < S, PerFeature ? N : 1 > ::load(static_cast<const S*>(p.weight) + edge * p.heads + column);
     }
     return weights;
   }

@@ -392,6 +392,23 @@ def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, features, ki
                 assert torch.equal(mine, batched[nodes if per == "node" else edges])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_have_the_same_bits_wherever_they_stand(make_graph, dtype):
+    """vmap moves a graph's columns about as its batch mates change; tiles of every width must agree."""
+    graph = make_graph(3, sizes=[30, 40])
+    x, weight = randn(70, 1, seed=1, dtype=dtype), randn(graph.num_edges, 1, seed=2, dtype=dtype)
+    for reduce in REDUCES:
+        alone = ops.neighbor_reduce(x, graph, weight, reduce)
+        grad = torch.func.grad(lambda x, r=reduce: ops.neighbor_reduce(x, graph, weight, r).square().sum())
+        for width in (2, 7, 16, 64, 129):
+            many = x.expand(-1, width).contiguous()
+            wide = weight.expand(-1, width).contiguous()
+            assert torch.equal(ops.neighbor_reduce(many, graph, wide, reduce), alone.expand(-1, width))
+            assert torch.equal(ops.neighbor_reduce(many, graph, weight[:, 0], reduce), alone.expand(-1, width))
+            together = torch.vmap(grad, in_dims=2, out_dims=2)(many.unsqueeze(1))
+            assert torch.equal(together, grad(x).unsqueeze(2).expand(-1, -1, width))
+
+
 # ---- errors ---------------------------------------------------------------------------------------------------------
 
 

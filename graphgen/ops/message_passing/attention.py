@@ -26,9 +26,9 @@ def _attention_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *res
     *edges, heads, scale = rest
     rowptr, neighbor = edges[:2]
     if not _native.runs(q):
-        by_head = (rows.unflatten(1, (heads, _width(rows, heads))) for rows in (q, k, v))
         graph, _ = plain_graph(edges, q.shape[0])
-        return reference.neighbor_attention(*by_head, graph, bias, scale).flatten(1)
+        q, k, v = (rows.unflatten(1, (heads, _width(rows, heads))) for rows in (q, k, v))
+        return reference.neighbor_attention(q, k, v, graph, bias, scale).flatten(1)
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     bias = None if bias is None else bias.contiguous()
     out = torch.empty_like(v)
