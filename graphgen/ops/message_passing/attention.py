@@ -29,6 +29,11 @@ def _attention_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *res
         graph, _ = plain_graph(edges, q.shape[0])
         q, k, v = (rows.unflatten(1, (heads, _width(rows, heads))) for rows in (q, k, v))
         return reference.neighbor_attention(q, k, v, graph, bias, scale).flatten(1)
+    return _run(q, k, v, bias, rowptr, neighbor, heads, _width(q, heads), _width(v, heads), scale)
+
+
+def _run(q, k, v, bias, rowptr, neighbor, heads, width, value_width, scale) -> Tensor:
+    """On the engine, whether a head is a dimension or not."""
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     bias = None if bias is None else bias.contiguous()
     out = torch.empty_like(v)
@@ -44,8 +49,8 @@ def _attention_kernel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *res
         out.data_ptr(),
         q.shape[0],
         heads,
-        _width(q, heads),
-        _width(v, heads),
+        width,
+        value_width,
         scale,
         _native.DTYPES[q.dtype],
         _native.INDICES[rowptr.dtype],
@@ -136,24 +141,33 @@ def neighbor_attention(
         ValueError: shapes, dtypes or devices that do not fit.
     """
     shape, values = q.shape, v.shape
-    if len(shape) != 3 or shape[0] != graph.num_nodes or k.shape != shape or values[:2] != shape[:2] or v.dim() != 3:
+    if (
+        len(shape) != 3
+        or shape[0] != graph.rowptr.shape[0] - 1
+        or k.shape != shape
+        or values[:2] != shape[:2]
+        or len(values) != 3
+    ):
         raise ValueError(
             f"neighbor_attention: q and k must be [{graph.num_nodes}, H, D] and v [{graph.num_nodes}, H, Dv], got "
             f"{list(shape)}, {list(k.shape)} and {list(values)}"
         )
-    if bias is not None and bias.shape != (graph.num_edges, shape[1]):
+    if bias is not None and bias.shape != (graph.col.shape[0], shape[1]):
         raise ValueError(
             f"neighbor_attention: bias must be [{graph.num_edges}, {shape[1]}], one per edge and head, got "
             f"{list(bias.shape)}"
         )
-    for name, tensor in (("k", k), ("v", v), ("bias", bias)):
-        if tensor is not None and tensor.dtype != q.dtype:
-            raise ValueError(f"neighbor_attention: {name} is {tensor.dtype}, q is {q.dtype}; convert one of them")
+    dtype, device = q.dtype, graph.col.device
     for name, tensor in (("q", q), ("k", k), ("v", v), ("bias", bias)):
-        if tensor is not None and tensor.device != graph.device:
-            raise ValueError(f"neighbor_attention: {name} is on {tensor.device}, the graph on {graph.device}")
+        if tensor is not None and (tensor.dtype != dtype or tensor.device != device):
+            raise ValueError(
+                f"neighbor_attention: {name} is {tensor.dtype} on {tensor.device}, but q is {dtype} and the graph on "
+                f"{device}; convert or move one of them"
+            )
+    _, heads, width = shape
     if scale is None:
-        scale = shape[2] ** -0.5 if shape[2] else 1.0
+        scale = width**-0.5 if width else 1.0
+    if eager(q, k, v, bias) and _native.runs(q):
+        return _run(q, k, v, bias, graph.rowptr, graph.col, heads, width, values[2], scale)
     rows = (q.flatten(1), k.flatten(1), v.flatten(1), bias)
-    run = _attention.direct if eager(q, k, v, bias) else _attention
-    return run(*rows, *edges_of(graph, q, k, v, bias), shape[1], scale).view(values)
+    return _attention(*rows, *edges_of(graph, q, k, v, bias), heads, scale).view(values)

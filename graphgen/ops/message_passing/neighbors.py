@@ -8,6 +8,8 @@ differentiates like a gather of which only the terms that won count: ``arg`` say
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,10 @@ def _terms(x: Tensor, weight: Tensor | None, edges: tuple) -> tuple[Tensor, Tens
     return row, edge, terms
 
 
-def _sweep(x, weight, arg, edges, out, out_arg, heads, reduce, arg_of_neighbor) -> None:
+def _sweep(x, weight, arg, edges, out, out_arg, features, heads, reduce, arg_of_neighbor) -> None:
+    """On the engine, whether a head is a dimension or not."""
     rowptr, neighbor, edge = edges[:3]
+    x, weight, arg = x.contiguous(), _contiguous(weight), _contiguous(arg)
     _native.call(
         _C.neighbor_reduce,
         x,
@@ -50,7 +54,7 @@ def _sweep(x, weight, arg, edges, out, out_arg, heads, reduce, arg_of_neighbor) 
         out.data_ptr(),
         _native.address(out_arg),
         rowptr.shape[0] - 1,
-        x.shape[1],
+        features,
         heads,
         neighbor.shape[0],
         _native.DTYPES[x.dtype],
@@ -73,8 +77,7 @@ def _gather_kernel(x: Tensor, weight: Tensor | None, arg: Tensor | None, *rest) 
     rowptr, neighbor = edges[:2]
     out = x.new_empty((rowptr.shape[0] - 1, x.shape[1]))
     if _native.runs(x):
-        x, weight, arg = x.contiguous(), _contiguous(weight), _contiguous(arg)
-        _sweep(x, weight, arg, edges, out, None, _heads(weight), reduce, arg_of_neighbor)
+        _sweep(x, weight, arg, edges, out, None, x.shape[1], _heads(weight), reduce, arg_of_neighbor)
         return out
     row, edge, terms = _terms(x, weight, tuple(edges))
     if arg is not None:
@@ -149,12 +152,19 @@ def _edge_dot_kernel(target: Tensor, source: Tensor, arg: Tensor | None, *rest) 
     *edges, heads, arg_of_neighbor = rest
     rowptr, neighbor, edge = edges[:3]
     out = target.new_empty((neighbor.shape[0], heads))
-    if not _native.runs(target):
+    if _native.runs(target):
+        _dot(target, source, arg, rowptr, neighbor, edge, out, target.shape[1], heads, arg_of_neighbor)
+    else:
         row, edge, products = _terms(source, None, tuple(edges))
         products = target[row] * products
         if arg is not None:
             products = torch.where(arg[neighbor if arg_of_neighbor else row] == edge.unsqueeze(1), products, 0)
-        return out.index_copy(0, edge, products.unflatten(1, (heads, target.shape[1] // max(heads, 1))).sum(2))
+        out = out.index_copy(0, edge, products.unflatten(1, (heads, target.shape[1] // max(heads, 1))).sum(2))
+    return out
+
+
+def _dot(target, source, arg, rowptr, neighbor, edge, out, features, heads, arg_of_neighbor) -> None:
+    """On the engine, whether a head is a dimension or not."""
     target, source, arg = target.contiguous(), source.contiguous(), _contiguous(arg)
     _native.call(
         _C.edge_dot,
@@ -167,13 +177,12 @@ def _edge_dot_kernel(target: Tensor, source: Tensor, arg: Tensor | None, *rest) 
         _native.address(edge),
         out.data_ptr(),
         target.shape[0],
-        target.shape[1],
+        features,
         heads,
         _native.DTYPES[target.dtype],
         _native.INDICES[rowptr.dtype],
         arg_of_neighbor,
     )
-    return out
 
 
 def _edge_dot_vjp(args, grad, needs):
@@ -224,8 +233,7 @@ def _extreme_kernel(x: Tensor, weight: Tensor | None, *rest) -> tuple[Tensor, Te
     out = x.new_empty((rowptr.shape[0] - 1, x.shape[1]))
     arg = torch.empty(out.shape, dtype=torch.int64, device=x.device)
     if _native.runs(x):
-        x, weight = x.contiguous(), _contiguous(weight)
-        _sweep(x, weight, None, edges, out, arg, _heads(weight), reduce, False)
+        _sweep(x, weight, None, edges, out, arg, x.shape[1], _heads(weight), reduce, False)
         return out, arg
     row, edge, terms = _terms(x, weight, tuple(edges))
     return extreme_of(terms, row, edge, neighbor.shape[0], out.shape[0], reduce)
@@ -335,7 +343,7 @@ def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, 
     if code is None:
         raise ValueError(f"neighbor_reduce: reduce must be one of {sorted(_REDUCES)}, got {reduce!r}")
     if eager(x, weight) and x.dtype in _native.DTYPES and x.is_cpu:
-        # All that a call on one molecule can afford.
+        # On one molecule every further call would show: this is _sweep, written out.
         x = x.contiguous()
         if weight is not None:
             weight = weight.contiguous()
@@ -373,8 +381,12 @@ def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, 
 
 def _public_extreme(name: str, x: Tensor, graph: GraphBatch, weight: Tensor | None, reduce: str):
     shape = _check(name, "x", x, graph)
-    if weight is not None:
-        _check_weight(name, shape, x.dtype, weight, graph)
+    heads = 1 if weight is None else _check_weight(name, shape, x.dtype, weight, graph)
+    if eager(x, weight) and _native.runs(x):
+        values = torch.empty_like(x, memory_format=torch.contiguous_format)
+        arg = torch.empty_like(values, dtype=torch.int64)
+        _sweep(x, weight, None, (graph.rowptr, graph.col, None), values, arg, prod(shape[1:]), heads, reduce, False)
+        return values, arg
     values, arg = _extreme(_rows(x), _columns(weight), *edges_of(graph, x, weight), reduce)
     return values.reshape(shape), arg.reshape(shape)
 
@@ -420,6 +432,11 @@ def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
     if shape != _check("edge_dot", "source", source, graph) or target.dtype != source.dtype:
         raise ValueError("edge_dot: target and source must have the same shape and dtype")
     heads = 1 if len(shape) == 2 else shape[1]
+    if eager(target, source) and _native.runs(target):
+        rowptr, col = graph.rowptr, graph.col
+        out = target.new_empty(col.shape[0] if len(shape) == 2 else (col.shape[0], heads))
+        _dot(target, source, None, rowptr, col, None, out, prod(shape[1:]), heads, False)
+        return out
     edges = edges_of(graph, target, source)
     out = _edge_dot(_rows(target), _rows(source), None, *edges, heads, False)
     return out.squeeze(1) if len(shape) == 2 else out
