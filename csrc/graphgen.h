@@ -126,25 +126,94 @@ typedef struct {
 } gg_neighbor_attention_params;
 gg_status gg_neighbor_attention(const gg_neighbor_attention_params* params, const gg_place* place);
 
-// With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0), per slot
-//   term = act^(order)(z_0) * z_1 * ... * z_order
-// out[i] = sum of the terms of row i, or, with by_type, out[type] = sum of the terms of that type.
-// Order 0 is the message layer; its tangent and its first two derivatives are orders 1 to 3 of the same
-// sweep.
-typedef enum { GG_SILU = 0, GG_TANH = 1 } gg_activation;
-#define GG_MESSAGE_ORDERS 4
-#define GG_MESSAGE_CHUNK 256  // rows per partial sum of a by_type reduction
+// out[e] = <a[i] - a[j], b[i] - b[j]> for every edge e: j = neighbor[e] -> i, e in [rowptr[i], rowptr[i+1]); with
+// root its square root, which for b = a is the edge's length.
 typedef struct {
-  const void* target[GG_MESSAGE_ORDERS];  // [rows, features] dtype, or null
-  const void* source[GG_MESSAGE_ORDERS];  // [M, features] dtype, or null
-  const void* bias[GG_MESSAGE_ORDERS];    // [types, features] dtype, or null
-  const void* rowptr;                     // [rows + 1] index
-  const void* neighbor;                   // [E] index
-  const void* type;                       // [E] index in slot order, values in [0, types); null for all 0
-  void* out;                              // [rows, features] dtype; with by_type [types, features]
-  void* partial;  // by_type only: [ceil(rows / GG_MESSAGE_CHUNK), types, features] of the accumulation type
+  const void* a;         // [rows, features] dtype
+  const void* b;         // [rows, features] dtype
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index, values in [0, rows)
+  void* out;             // [E] dtype
+  int64_t rows, features;
+  int32_t dtype, index, root;
+} gg_edge_difference_dot_params;
+gg_status gg_edge_difference_dot(const gg_edge_difference_dot_params* params, const gg_place* place);
+
+// The transpose of the above in a, of weights w and x = b:
+// out[i] = sum over the edges e between i and some j, first those that enter i and then those that leave it, of
+// w[e] * (x[i] - x[j]).
+typedef struct {
+  const void* weight;       // [E] dtype
+  const void* x;            // [rows, features] dtype
+  const void* rowptr[2];    // [rows + 1] index, of the edges that enter and of those that leave
+  const void* neighbor[2];  // [E] index
+  const void* edge[2];      // [E] index, or null for the identity
+  void* out;                // [rows, features] dtype
+  int64_t rows, features;
+  int32_t dtype, index;
+} gg_edge_laplacian_params;
+gg_status gg_edge_laplacian(const gg_edge_laplacian_params* params, const gg_place* place);
+
+// With z = distance[e] - centers[k] and phi = z^power exp(-gamma[k] z^2):
+// out[i][k] = sum over the edges e of row i of weight[e] * phi.
+typedef struct {
+  const void* weight;    // [E] dtype, or null for 1
+  const void* distance;  // [E] dtype; on the CPU null for the lengths of the edges between rows of x
+  const void* x;         // [rows, features] dtype, read only without distance
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index, read only without distance
+  const void* centers;   // [bases] dtype
+  const void* gamma;     // [bases] dtype
+  void* out;             // [rows, bases] dtype
+  int64_t rows, bases, features;
+  int32_t power, dtype, index;
+} gg_rbf_rows_params;
+gg_status gg_rbf_rows(const gg_rbf_rows_params* params, const gg_place* place);
+
+// The transpose of the above: out[e] = sum over k of rows_of[i][k] * phi, for every edge e of row i.
+typedef struct {
+  const void* rows_of;   // [rows, bases] dtype
+  const void* distance;  // [E] dtype
+  const void* rowptr;    // [rows + 1] index
+  const void* centers;   // [bases] dtype
+  const void* gamma;     // [bases] dtype
+  void* out;             // [E] dtype
+  int64_t rows, bases;
+  int32_t power, dtype, index;
+} gg_rbf_edges_params;
+gg_status gg_rbf_edges(const gg_rbf_edges_params* params, const gg_place* place);
+
+// With z_m = target_m[i] + source_m[j] + bias_m[type] for m = 0..order (a null part counts as 0) and
+//   A = sum over edges j -> i and features of act^(order - 1)(z_0) z_1 ... z_order
+// the derivatives of A by those parts of the z_m whose place in the outputs is not null:
+//   act^(order)(z_0) z_1 ... z_order                           summed by target, source or type, for m = 0,
+//   act^(order - 1)(z_0) times the z_n with n neither 0 nor m  for m > 0.
+// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
+// are found in one sweep over the edges by target, those by source in one over the edges by source.
+typedef enum { GG_SILU = 0, GG_TANH = 1, GG_RELU = 2, GG_SOFTPLUS = 3 } gg_activation;
+#define GG_ACTIVATIONS 4
+#define GG_ORDERS 4           // of derivatives of an activation: 0 to 3
+#define GG_MESSAGE_CHUNK 256  // rows per partial sum by type
+typedef struct {
+  const void *target, *source;  // [rows, features] dtype, or null
+  const void* bias;             // [types, features] dtype, or null
+} gg_message_term;
+typedef struct {
+  void *target, *source;  // [rows, features] dtype, or null
+  void* bias;             // [types, features] dtype, or null
+} gg_message_gradient;
+typedef struct {
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index
+  const void* type;      // [E] index in slot order, values in [0, types); null for all 0
+} gg_message_edges;
+typedef struct {
+  gg_message_term term[GG_ORDERS];
+  gg_message_gradient out[GG_ORDERS];
+  gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
+  void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
-  int32_t order, activation, by_type, dtype, index;
+  int32_t order, activation, dtype, index;
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
 
@@ -160,10 +229,12 @@ typedef struct {
 } gg_linear_params;
 gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
-// out = act^(order)(x), element by element.
+// Element by element, where out[m] is not null:
+//   out[0] = act^(order)(x[0]) x[1] ... x[order],
+//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.
 typedef struct {
-  const void* x;  // [count] dtype
-  void* out;      // [count] dtype
+  const void* x[GG_ORDERS];  // [count] dtype; null where no output reads it
+  void* out[GG_ORDERS];      // [count] dtype, or null
   int64_t count;
   int32_t order, activation, dtype;
 } gg_activate_params;

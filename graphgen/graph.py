@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as transforming
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 
 class Adjacency(NamedTuple):
@@ -46,7 +49,7 @@ class GraphBatch:
     perm: Tensor
     edge_attr: Tensor | None = None
     num_edge_types: int = 0
-    _shared: dict[str, Any] = field(default_factory=dict, repr=False)
+    _shared: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_edge_index(
@@ -116,20 +119,27 @@ class GraphBatch:
     def device(self) -> torch.device:
         return self.col.device
 
-    # Cached by hand: torch.compile cannot trace functools.cached_property before Python 3.12.
+    # By hand: torch.compile cannot trace functools.cached_property before Python 3.12.
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """What depends on nothing but the graph, made once by ``make`` and kept under that name."""
+        if name not in self._shared:
+            if not torch.compiler.is_compiling() and transforming():
+                # A tensor made inside a transform is one of its wrappers, which must not outlive it.
+                with temporarily_clear_interpreter_stack():
+                    self._shared[name] = make()
+            else:
+                self._shared[name] = make()
+        return self._shared[name]
+
     @property
     def batch(self) -> Tensor:
         """[N] graph of each node."""
-        if "batch" not in self._shared:
-            self._shared["batch"] = _rows_of(self.ptr, self.num_nodes)
-        return self._shared["batch"]
+        return self.shared("batch", lambda: _rows_of(self.ptr, self.num_nodes))
 
     @property
     def target(self) -> Tensor:
         """[E] target node of each edge, ascending."""
-        if "target" not in self._shared:
-            self._shared["target"] = _rows_of(self.rowptr, self.num_edges)
-        return self._shared["target"]
+        return self.shared("target", lambda: _rows_of(self.rowptr, self.num_edges))
 
     @property
     def edge_index(self) -> Tensor:
@@ -144,17 +154,18 @@ class GraphBatch:
     @property
     def transpose(self) -> GraphBatch:
         """The same graphs with every edge turned round, cached; its ``perm`` indexes this batch's edges."""
-        if "transpose" not in self._shared:
-            order = torch.argsort(self.col, stable=True)
-            self._shared["transpose"] = GraphBatch(
-                ptr=self.ptr,
-                rowptr=_rowptr_of(self.col, self.num_nodes),
-                col=self.target[order],
-                perm=order.to(self.col.dtype),
-                edge_attr=None if self.edge_attr is None else self.edge_attr[order],
-                num_edge_types=self.num_edge_types,
-            )
-        return self._shared["transpose"]
+        return self.shared("transpose", self._turned)
+
+    def _turned(self) -> GraphBatch:
+        order = torch.argsort(self.col, stable=True)
+        return GraphBatch(
+            ptr=self.ptr,
+            rowptr=_rowptr_of(self.col, self.num_nodes),
+            col=self.target[order],
+            perm=order.to(self.col.dtype),
+            edge_attr=None if self.edge_attr is None else self.edge_attr[order],
+            num_edge_types=self.num_edge_types,
+        )
 
     @property
     def incoming(self) -> Adjacency:
@@ -183,7 +194,6 @@ class GraphBatch:
             col=move(self.col),
             perm=move(self.perm),
             edge_attr=None if self.edge_attr is None else move(self.edge_attr),
-            _shared={},
         )
         if "transpose" in self._shared:
             moved._shared["transpose"] = self._shared["transpose"]._map(move)

@@ -235,10 +235,12 @@ def test_columns_have_the_same_bits_wherever_they_stand(make_graph):
             for order in range(4):
                 op = getattr(torch.ops.graphgen, f"message_sum_{order}")
                 parts = narrow[: 3 * (order + 1)]
-                expected = op(*parts, *edges, 70, 1, 3, kind, False)
+                wanted = list(range(3 * (order + 1)))
+                expected = op(*parts, *edges, 70, 1, 3, kind, wanted)
                 for width in (2, 7, 64, 129):
                     spread = [part.expand(-1, width).contiguous() for part in parts]
-                    assert torch.equal(op(*spread, *edges, 70, width, 3, kind, False), expected.expand(-1, width))
+                    for wide, one in zip(op(*spread, *edges, 70, width, 3, kind, wanted), expected, strict=True):
+                        assert torch.equal(wide, one.expand(-1, width))
 
 
 def test_derivatives(make_graph):

@@ -2,6 +2,9 @@
 #include "../graphgen.h"
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
 
 namespace py = pybind11;
 
@@ -76,6 +79,7 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_edge_dot(&p, &where));
       },
       release());
+  // Addresses: the target, source and bias of every term, then those of every output; 0 where there is none.
   module.def(
       "edge_softmax",
       [](Address logits, Address rowptr, Address result, int64_t rows, int64_t heads, int dtype, int index, int device,
@@ -107,27 +111,76 @@ PYBIND11_MODULE(_C, module) {
       },
       release());
   module.def(
+      "edge_difference_dot",
+      [](Address a, Address b, Address rowptr, Address neighbor, Address result, int64_t rows, int64_t features,
+         int dtype, int index, int root, int device, int threads, Address stream) {
+        gg_edge_difference_dot_params p{in(a), in(b),    in(rowptr), in(neighbor), out(result),
+                                        rows,  features, dtype,      index,        root};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_difference_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "edge_laplacian",
+      [](Address weight, Address x, Address rowptr, Address neighbor, Address edge, Address rowptr_t,
+         Address neighbor_t, Address edge_t, Address result, int64_t rows, int64_t features, int dtype, int index,
+         int device, int threads, Address stream) {
+        gg_edge_laplacian_params p{in(weight),
+                                   in(x),
+                                   {in(rowptr), in(rowptr_t)},
+                                   {in(neighbor), in(neighbor_t)},
+                                   {in(edge), in(edge_t)},
+                                   out(result),
+                                   rows,
+                                   features,
+                                   dtype,
+                                   index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_edge_laplacian(&p, &where));
+      },
+      release());
+  module.def(
+      "rbf_rows",
+      [](Address weight, Address distance, Address x, Address rowptr, Address neighbor, Address centers, Address gamma,
+         Address result, int64_t rows, int64_t bases, int64_t features, int power, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_rbf_rows_params p{in(weight),  in(distance), in(x), in(rowptr), in(neighbor), in(centers), in(gamma),
+                             out(result), rows,         bases, features,   power,        dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_rbf_rows(&p, &where));
+      },
+      release());
+  module.def(
+      "rbf_edges",
+      [](Address rows_of, Address distance, Address rowptr, Address centers, Address gamma, Address result,
+         int64_t rows, int64_t bases, int power, int dtype, int index, int device, int threads, Address stream) {
+        gg_rbf_edges_params p{in(rows_of), in(distance), in(rowptr), in(centers), in(gamma), out(result),
+                              rows,        bases,        power,      dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_rbf_edges(&p, &where));
+      },
+      release());
+  module.def(
       "message_sum",
-      [](Address t0, Address s0, Address b0, Address t1, Address s1, Address b1, Address t2, Address s2, Address b2,
-         Address t3, Address s3, Address b3, Address rowptr, Address neighbor, Address type, Address result,
-         Address partial, int64_t rows, int64_t features, int64_t types, int order, int activation, int by_type,
-         int dtype, int index, int device, int threads, Address stream) {
-        gg_message_sum_params p{{in(t0), in(t1), in(t2), in(t3)},
-                                {in(s0), in(s1), in(s2), in(s3)},
-                                {in(b0), in(b1), in(b2), in(b3)},
-                                in(rowptr),
-                                in(neighbor),
-                                in(type),
-                                out(result),
-                                out(partial),
-                                rows,
-                                features,
-                                types,
-                                order,
-                                activation,
-                                by_type,
-                                dtype,
-                                index};
+      [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
+         int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
+         int threads, Address stream) {
+        gg_message_sum_params p{};
+        for (int m = 0; m < GG_ORDERS; ++m) {
+          const Address *term = &parts[3 * m], *result = &parts[3 * (GG_ORDERS + m)];
+          p.term[m] = {in(term[0]), in(term[1]), in(term[2])};
+          p.out[m] = {out(result[0]), out(result[1]), out(result[2])};
+        }
+        p.by_target = {in(edges[0]), in(edges[1]), in(edges[2])};
+        p.by_source = {in(edges[3]), in(edges[4]), in(edges[5])};
+        p.partial = out(partial);
+        p.rows = rows;
+        p.features = features;
+        p.types = types;
+        p.order = order;
+        p.activation = activation;
+        p.dtype = dtype;
+        p.index = index;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_message_sum(&p, &where));
       },
@@ -141,11 +194,20 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_linear(&p, &where));
       },
       release());
+  // Addresses: those of the terms, then those of the outputs.
   module.def(
       "activate",
-      [](Address x, Address result, int64_t count, int order, int activation, int dtype, int device, int threads,
-         Address stream) {
-        gg_activate_params p{in(x), out(result), count, order, activation, dtype};
+      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int activation, int dtype,
+         int device, int threads, Address stream) {
+        gg_activate_params p{};
+        for (int m = 0; m < GG_ORDERS; ++m) {
+          p.x[m] = in(parts[m]);
+          p.out[m] = out(parts[GG_ORDERS + m]);
+        }
+        p.count = count;
+        p.order = order;
+        p.activation = activation;
+        p.dtype = dtype;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_activate(&p, &where));
       },

@@ -34,7 +34,9 @@ static inline auto with_order(int order, Body&& body) {
 template <class Body>
 static inline auto with_activation(int activation, Body&& body) {
   if (activation == GG_SILU) return body(Constant<GG_SILU>{});
-  return body(Constant<GG_TANH>{});
+  if (activation == GG_TANH) return body(Constant<GG_TANH>{});
+  if (activation == GG_RELU) return body(Constant<GG_RELU>{});
+  return body(Constant<GG_SOFTPLUS>{});
 }
 
 }  // namespace gg

@@ -70,15 +70,30 @@ static gg_status check(const gg_edge_softmax_slope_params& p, const gg_place&) {
 static gg_status check(const gg_neighbor_attention_params& p, const gg_place&) {
   return check_code("index", p.index, 2);
 }
+static gg_status check(const gg_edge_difference_dot_params& p, const gg_place&) {
+  return check_code("index", p.index, 2);
+}
+static gg_status check(const gg_edge_laplacian_params& p, const gg_place&) { return check_code("index", p.index, 2); }
+static gg_status check(const gg_rbf_rows_params& p, const gg_place& place) {
+  if (place.device != GG_CPU && p.x) return fail(GG_INVALID_ARGUMENT, "rbf_rows on CUDA takes distances, not x");
+  return first_failure({check_code("index", p.index, 2), check_code("power", p.power, INT32_MAX)});
+}
+static gg_status check(const gg_rbf_edges_params& p, const gg_place&) {
+  return first_failure({check_code("index", p.index, 2), check_code("power", p.power, INT32_MAX)});
+}
 static gg_status check(const gg_message_sum_params& p, const gg_place&) {
-  if (p.by_type && p.rows * p.types * p.features > 0 && !p.partial)
-    return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
-  return first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_MESSAGE_ORDERS),
-                        check_code("activation", p.activation, 2)});
+  if (gg_status status = first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_ORDERS),
+                                        check_code("activation", p.activation, GG_ACTIVATIONS)}))
+    return status;
+  for (int m = 0; m <= p.order; ++m)
+    if (p.out[m].bias && p.rows * p.types * p.features > 0 && !p.partial)
+      return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
+  return GG_OK;
 }
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {
-  return first_failure({check_code("order", p.order, GG_MESSAGE_ORDERS), check_code("activation", p.activation, 2)});
+  return first_failure(
+      {check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, GG_ACTIVATIONS)});
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_noise_params& p, const gg_place& place) {

@@ -9,6 +9,10 @@
   DO(neighbor_attention)  \
   DO(edge_softmax)        \
   DO(edge_softmax_slope)  \
+  DO(edge_difference_dot) \
+  DO(edge_laplacian)      \
+  DO(rbf_rows)            \
+  DO(rbf_edges)           \
   DO(message_sum)         \
   DO(linear)              \
   DO(activate)            \

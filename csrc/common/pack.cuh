@@ -29,13 +29,13 @@ static inline bool packable(int64_t features, Pointers... arrays) {
   return features % N == 0 && addresses % (N * sizeof(S)) == 0;
 }
 
-// body(dtype, elements per pack): 16 bytes where `packed`, which is asked for each dtype, allows it;
-// otherwise one.
-template <class Packed, class Body>
+// body(dtype, elements per pack): 16 bytes, but no more than `most` elements, where `packed`, which is asked for each
+// dtype, allows it; otherwise one.
+template <int most = 8, class Packed, class Body>
 static inline gg_status with_pack(int dtype, Packed&& packed, Body&& body) {
   return with_dtype(dtype, [&](auto type) {
     using S = typename decltype(type)::type;
-    return packed(type) ? body(type, Constant<kPack<S>>{}) : body(type, Constant<1>{});
+    return packed(type) ? body(type, Constant<(kPack<S> < most ? kPack<S> : most)>{}) : body(type, Constant<1>{});
   });
 }
 

@@ -29,16 +29,38 @@ typedef uint32_t uint32v __attribute__((vector_size(GG_VECTOR_BYTES)));
 typedef double doublev __attribute__((vector_size(GG_VECTOR_BYTES)));
 typedef int64_t int64v __attribute__((vector_size(GG_VECTOR_BYTES)));
 
+template <class Vector, class Number, class Bits>
+struct VectorTraits {
+  using Scalar = Number;
+  using Integer = Bits;
+  static GG_MEMBER Vector reciprocal(Vector x) { return Scalar(1) / x; }
+  static GG_MEMBER Vector at_least(Vector x, Vector bound) { return x < bound ? bound : x; }
+  static GG_MEMBER Vector at_most(Vector x, Vector bound) { return x > bound ? bound : x; }
+};
+template <>
+struct RealTraits<doublev> : VectorTraits<doublev, double, int64v> {};
+#if defined(__AVX512F__)
 template <>
 struct RealTraits<floatv> {
   using Scalar = float;
   using Integer = int32v;
+  // 14 bits and one step of Newton's: as near as a division and a third of its time.
+  static GG_MEMBER floatv reciprocal(floatv x) {
+    const floatv guess = bit_cast<floatv>(_mm512_rcp14_ps(bit_cast<__m512>(x)));
+    return guess + guess * (1.0f - x * guess);
+  }
+  // The instructions return their second operand if one is a NaN.
+  static GG_MEMBER floatv at_least(floatv x, floatv bound) {
+    return bit_cast<floatv>(_mm512_max_ps(bit_cast<__m512>(bound), bit_cast<__m512>(x)));
+  }
+  static GG_MEMBER floatv at_most(floatv x, floatv bound) {
+    return bit_cast<floatv>(_mm512_min_ps(bit_cast<__m512>(bound), bit_cast<__m512>(x)));
+  }
 };
+#else
 template <>
-struct RealTraits<doublev> {
-  using Scalar = double;
-  using Integer = int64v;
-};
+struct RealTraits<floatv> : VectorTraits<floatv, float, int32v> {};
+#endif
 
 template <>
 struct RealTraits<int32v> {
@@ -94,11 +116,13 @@ GG_HD void store(bfloat16* at, floatv value) {
 template <class Storage>
 GG_HD typename Simd<Storage>::Vector load_partial(const Storage* at, int count) {
   typename Simd<Storage>::Vector value{};
+  if (count == Simd<Storage>::lanes) return load(at);
   for (int lane = 0; lane < count; ++lane) value[lane] = load_scalar(at + lane);
   return value;
 }
 template <class Storage>
 GG_HD void store_partial(Storage* at, typename Simd<Storage>::Vector value, int count) {
+  if (count == Simd<Storage>::lanes) return store(at, value);
   for (int lane = 0; lane < count; ++lane) store_scalar(at + lane, value[lane]);
 }
 
@@ -216,6 +240,16 @@ GG_HD typename RealTraits<Vector>::Scalar sum_of_lanes(Vector value) {
   typename RealTraits<Vector>::Scalar lane[sizeof(Vector) / sizeof(typename RealTraits<Vector>::Scalar)];
   __builtin_memcpy(lane, &value, sizeof value);
   return sum_of_lanes(lane);
+}
+
+// The same with two kinds of tile only, for bodies that are large: `vectors` wide, or the rest vector by vector.
+template <class Storage, int vectors, class Body>
+GG_HD void for_each_coarse_tile(int64_t features, Body&& body) {
+  constexpr int lanes = Simd<Storage>::lanes;
+  int64_t f = 0;
+  for (; f + vectors * lanes <= features; f += vectors * lanes) body(Tile<Storage, vectors, false>{f, 0});
+  for (; f < features; f += lanes)
+    body(Tile<Storage, 1, true>{f, static_cast<int>(features - f < lanes ? features - f : lanes)});
 }
 
 }  // namespace gg

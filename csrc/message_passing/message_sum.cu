@@ -22,7 +22,7 @@ template <class S, int N, int Kind, int Order>
 struct MessageRows {
   using Real = typename Accumulator<S>::Type;
   static constexpr int kSlots = kInFlight<Order>;
-  gg_message_sum_params p;
+  MessageSweep p;
   Indices rowptr, neighbor, type;
   int64_t packs;
 
@@ -36,12 +36,12 @@ struct MessageRows {
     const int64_t first = rowptr[i], last = rowptr[i + 1];
     Pack<S, N> own[Order + 1];
 #pragma unroll
-    for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
-    Real sum[N] = {};
+    for (int m = 0; m <= Order; ++m) own[m] = part(p.own[m], i, feature);
+    Real sum[Order + 1][N] = {};
 #pragma unroll 1
     for (int64_t s = first; s < last; s += kSlots) {
       int64_t j[kSlots], t[kSlots];
-      Pack<S, N> source[kSlots][Order + 1];
+      Pack<S, N> other[kSlots][Order + 1];
 #pragma unroll
       for (int u = 0; u < kSlots; ++u)
         if (s + u < last) {
@@ -52,7 +52,7 @@ struct MessageRows {
       for (int u = 0; u < kSlots; ++u)
         if (s + u < last) {
 #pragma unroll
-          for (int m = 0; m <= Order; ++m) source[u][m] = part(p.source[m], j[u], feature);
+          for (int m = 0; m <= Order; ++m) other[u][m] = part(p.other[m], j[u], feature);
         }
 #pragma unroll
       for (int u = 0; u < kSlots; ++u)
@@ -62,16 +62,23 @@ struct MessageRows {
           for (int m = 0; m <= Order; ++m) bias[m] = part(p.bias[m], t[u], feature);
 #pragma unroll
           for (int v = 0; v < N; ++v) {
-            Real z[Order + 1];
+            Real z[Order + 1], term[Order + 1];
 #pragma unroll
-            for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + source[u][m][v] + bias[m][v];
-            sum[v] = add_rounded(sum[v], message_term<Kind, Order>(z));
+            for (int m = 0; m <= Order; ++m) z[m] = own[m][v] + other[u][m][v] + bias[m][v];
+            activation_terms<Kind, Order>(z, p.factors, term);
+#pragma unroll
+            for (int m = 0; m <= Order; ++m)
+              if (m == 0 || p.factors) sum[m][v] = add_rounded(sum[m][v], term[m]);
           }
         }
     }
-    Pack<S, N> result;
-    for (int v = 0; v < N; ++v) result.set(v, sum[v]);
-    result.store(static_cast<S*>(p.out) + i * p.features + feature);
+#pragma unroll
+    for (int m = 0; m <= Order; ++m)
+      if (p.rows_out[m]) {
+        Pack<S, N> result;
+        for (int v = 0; v < N; ++v) result.set(v, sum[m][v]);
+        result.store(static_cast<S*>(p.rows_out[m]) + i * p.features + feature);
+      }
   }
 };
 
@@ -85,7 +92,7 @@ struct MessageTypes {
   static constexpr int kRun = GG_MESSAGE_CHUNK / kWarps;
   static constexpr int kSlots = kInFlight<Order>;
   static_assert(kRun * kWarps == GG_MESSAGE_CHUNK, "warps share a chunk equally");
-  gg_message_sum_params p;
+  MessageSweep p;
   Indices rowptr, neighbor, type;
   int64_t tiles;  // of 32 features
 
@@ -93,9 +100,10 @@ struct MessageTypes {
     return rows ? load_scalar(row_of<S>(rows, row, p.features) + feature) : Real(0);
   }
 
-  __device__ __forceinline__ Real run_sum(int64_t first_row, int64_t wanted, int64_t feature) const {
+  __device__ __forceinline__ void add_run(int64_t first_row, int64_t wanted, int64_t feature,
+                                          Real (&sum)[Order + 1]) const {
     const int64_t end = first_row + kRun < p.rows ? first_row + kRun : p.rows;
-    Real bias[Order + 1], sum = 0;
+    Real bias[Order + 1];
 #pragma unroll
     for (int m = 0; m <= Order; ++m) bias[m] = part(p.bias[m], wanted, feature);
 #pragma unroll 1
@@ -103,12 +111,12 @@ struct MessageTypes {
       const int64_t first = rowptr[i], last = rowptr[i + 1];
       Real own[Order + 1];
 #pragma unroll
-      for (int m = 0; m <= Order; ++m) own[m] = part(p.target[m], i, feature);
+      for (int m = 0; m <= Order; ++m) own[m] = part(p.own[m], i, feature);
 #pragma unroll 1
       for (int64_t s = first; s < last; s += kSlots) {
         int64_t j[kSlots];
         bool match[kSlots];
-        Real source[kSlots][Order + 1];
+        Real other[kSlots][Order + 1];
 #pragma unroll
         for (int u = 0; u < kSlots; ++u) {
           match[u] = s + u < last && (type ? type[s + u] : 0) == wanted;
@@ -118,19 +126,21 @@ struct MessageTypes {
         for (int u = 0; u < kSlots; ++u)
           if (match[u]) {
 #pragma unroll
-            for (int m = 0; m <= Order; ++m) source[u][m] = part(p.source[m], j[u], feature);
+            for (int m = 0; m <= Order; ++m) other[u][m] = part(p.other[m], j[u], feature);
           }
 #pragma unroll
         for (int u = 0; u < kSlots; ++u)
           if (match[u]) {
-            Real z[Order + 1];
+            Real z[Order + 1], term[Order + 1];
 #pragma unroll
-            for (int m = 0; m <= Order; ++m) z[m] = own[m] + source[u][m] + bias[m];
-            sum = add_rounded(sum, message_term<Kind, Order>(z));
+            for (int m = 0; m <= Order; ++m) z[m] = own[m] + other[u][m] + bias[m];
+            activation_terms<Kind, Order>(z, p.factors, term);
+#pragma unroll
+            for (int m = 0; m <= Order; ++m)
+              if (m == 0 || p.factors) sum[m] = add_rounded(sum[m], term[m]);
           }
       }
     }
-    return sum;
   }
 
   __device__ __forceinline__ void operator()(int64_t block) const {
@@ -138,15 +148,22 @@ struct MessageTypes {
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     const int64_t feature = block % tiles * kWarp + lane, rest = block / tiles;
     const int64_t wanted = rest % p.types, chunk = rest / p.types;
-    if (feature < p.features) sums[warp][lane] = run_sum(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature);
-    __syncthreads();
-    if (warp == 0 && feature < p.features) {
-      Real total = 0;
+    Real sum[Order + 1] = {};
+    if (feature < p.features) add_run(chunk * GG_MESSAGE_CHUNK + warp * kRun, wanted, feature, sum);
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) total += sums[w][lane];
-      static_cast<Real*>(p.partial)[(chunk * p.types + wanted) * p.features + feature] = total;
+    for (int m = 0; m <= Order; ++m) {
+      if (!p.types_out[m]) continue;
+      sums[warp][lane] = sum[m];
+      __syncthreads();
+      if (warp == 0 && feature < p.features) {
+        Real total = 0;
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) total += sums[w][lane];
+        const int64_t place = chunk * p.sums_by_type + p.place[m];
+        static_cast<Real*>(p.partial)[(place * p.types + wanted) * p.features + feature] = total;
+      }
+      __syncthreads();
     }
-    __syncthreads();
   }
 };
 
@@ -157,7 +174,7 @@ struct AddPartials {
   static constexpr int kSlots = 16;
   const Real* partial;
   S* out;
-  int64_t chunks, size;
+  int64_t chunks, stride;  // from a chunk's sums to the next chunk's
 
   __device__ __forceinline__ void operator()(int64_t item) const {
     Real sum = 0;
@@ -166,7 +183,7 @@ struct AddPartials {
       Real value[kSlots];
 #pragma unroll
       for (int u = 0; u < kSlots; ++u)
-        if (chunk + u < chunks) value[u] = partial[(chunk + u) * size + item];
+        if (chunk + u < chunks) value[u] = partial[(chunk + u) * stride + item];
 #pragma unroll
       for (int u = 0; u < kSlots; ++u)
         if (chunk + u < chunks) sum += value[u];
@@ -176,33 +193,40 @@ struct AddPartials {
 };
 
 template <int Kind, int Order>
-gg_status message_rows(const gg_message_sum_params& p, void* stream) {
+gg_status message_rows(const MessageSweep& p, int dtype, void* stream) {
   auto packed = [&](auto type) {
     using S = typename decltype(type)::type;
-    bool all = packable<S>(p.features, p.out);
-    for (int m = 0; m <= Order; ++m) all = all && packable<S>(p.features, p.target[m], p.source[m], p.bias[m]);
+    bool all = true;
+    for (int m = 0; m <= Order; ++m)
+      all = all && packable<S>(p.features, p.own[m], p.other[m], p.bias[m], static_cast<const void*>(p.rows_out[m]));
     return all;
   };
-  return with_pack(p.dtype, packed, [&](auto type, auto width) {
+  // At order 3 eight rows of accumulators do not fit the registers.
+  return with_pack<Order == 3 ? 4 : 8>(dtype, packed, [&](auto type, auto width) {
     constexpr int N = decltype(width)::value;
     const int64_t packs = p.features / N;
     const MessageRows<typename decltype(type)::type, N, Kind, Order> kernel{
-        p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, packs};
+        p, {p.edges.rowptr, p.index}, {p.edges.neighbor, p.index}, {p.edges.type, p.index}, packs};
     return launch_items("message_sum", p.rows * packs, stream, kernel);
   });
 }
 
 template <int Kind, int Order>
-gg_status message_types(const gg_message_sum_params& p, void* stream) {
-  return with_dtype(p.dtype, [&](auto dtype) {
-    using S = typename decltype(dtype)::type;
+gg_status message_types(const MessageSweep& p, int dtype, void* stream) {
+  return with_dtype(dtype, [&](auto type) {
+    using S = typename decltype(type)::type;
     using Real = typename Accumulator<S>::Type;
-    const int64_t chunks = (p.rows + GG_MESSAGE_CHUNK - 1) / GG_MESSAGE_CHUNK;
     const int64_t tiles = (p.features + kWarp - 1) / kWarp, size = p.types * p.features;
-    const MessageTypes<S, Kind, Order> kernel{p, {p.rowptr, p.index}, {p.neighbor, p.index}, {p.type, p.index}, tiles};
-    if (gg_status status = launch_blocks("message_sum", chunks * p.types * tiles, stream, kernel)) return status;
-    const AddPartials<S> add{static_cast<const Real*>(p.partial), static_cast<S*>(p.out), chunks, size};
-    return launch_items("message_sum", size, stream, add);
+    const MessageTypes<S, Kind, Order> kernel{
+        p, {p.edges.rowptr, p.index}, {p.edges.neighbor, p.index}, {p.edges.type, p.index}, tiles};
+    if (gg_status status = launch_blocks("message_sum", p.chunks() * p.types * tiles, stream, kernel)) return status;
+    for (int m = 0; m <= Order; ++m) {
+      if (!p.types_out[m]) continue;
+      const AddPartials<S> add{static_cast<const Real*>(p.partial) + p.place[m] * size, static_cast<S*>(p.types_out[m]),
+                               p.chunks(), p.sums_by_type * size};
+      if (gg_status status = launch_items("message_sum", size, stream, add)) return status;
+    }
+    return GG_OK;
   });
 }
 
@@ -212,7 +236,14 @@ gg_status message_sum(const gg_message_sum_params& p, void* stream) {
   return with_activation(p.activation, [&](auto kind) {
     return with_order(p.order, [&](auto order) {
       constexpr int Kind = decltype(kind)::value, Order = decltype(order)::value;
-      return p.by_type ? message_types<Kind, Order>(p, stream) : message_rows<Kind, Order>(p, stream);
+      for (int by_source = 0; by_source < 2; ++by_source) {
+        const MessageSweep sweep(p, by_source != 0);
+        if (sweep.sums_by_type)
+          if (gg_status status = message_types<Kind, Order>(sweep, p.dtype, stream)) return status;
+        if (sweep.rows_wanted)
+          if (gg_status status = message_rows<Kind, Order>(sweep, p.dtype, stream)) return status;
+      }
+      return GG_OK;
     });
   });
 }

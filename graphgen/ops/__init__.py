@@ -3,6 +3,7 @@
 from graphgen.ops import reference
 from graphgen.ops.dense import activation, linear, softmax
 from graphgen.ops.message_passing import (
+    edge_distance,
     edge_dot,
     edge_softmax,
     message_sum,
@@ -10,6 +11,7 @@ from graphgen.ops.message_passing import (
     neighbor_max,
     neighbor_min,
     neighbor_reduce,
+    rbf_neighbor_sum,
     segment_broadcast,
     segment_reduce,
 )
@@ -19,6 +21,7 @@ from graphgen.ops.trace import divergence
 __all__ = [
     "activation",
     "divergence",
+    "edge_distance",
     "edge_dot",
     "edge_softmax",
     "linear",
@@ -29,6 +32,7 @@ __all__ = [
     "neighbor_reduce",
     "normal",
     "rademacher",
+    "rbf_neighbor_sum",
     "reference",
     "segment_broadcast",
     "segment_reduce",

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from graphgen import _C
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 INDICES = {torch.int32: 0, torch.int64: 1}
 REDUCES = {"sum": 0, "mean": 1}
-ACTIVATIONS = {"silu": 0, "tanh": 1}
+ACTIVATIONS = {"silu": 0, "tanh": 1, "relu": 2, "softplus": 3}
 DISTRIBUTIONS = {"uniform": 0, "normal": 1, "rademacher": 2}
 
 
@@ -49,20 +50,20 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def place(tensor: Tensor) -> tuple[int, int, int]:
-    """(device, threads, stream) as every engine call takes them last."""
-    if tensor.is_cuda:
-        return 1, 0, torch.cuda.current_stream(tensor.device).cuda_stream
-    return 0, torch.get_num_threads(), 0
+def _cuda_place(tensor: Tensor) -> tuple[int, int, int]:
+    """(device, threads, stream), which every engine call takes last."""
+    return 1, 0, torch.cuda.current_stream(tensor.device).cuda_stream
 
 
-def call(function: Callable[..., int], on: Tensor, *arguments: int) -> None:
+def call(function: Callable[..., int], on: Tensor, *arguments: Any) -> None:
     """Run one engine function where `on` lives; a failure becomes the Python error it is."""
-    if on.is_cuda and on.device.index != torch.cuda.current_device():
-        with torch.cuda.device(on.device):
-            status = function(*arguments, *place(on))
+    if not on.is_cuda:
+        status = function(*arguments, 0, torch.get_num_threads(), 0)
+    elif on.device.index == torch.cuda.current_device():
+        status = function(*arguments, *_cuda_place(on))
     else:
-        status = function(*arguments, *place(on))
+        with torch.cuda.device(on.device):
+            status = function(*arguments, *_cuda_place(on))
     if status:
         check(status)
 

@@ -7,7 +7,7 @@ its batch mates; these ops do not.
 
 from __future__ import annotations
 
-from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.ops import _native
 from graphgen.ops._op import Op, loop_batch
+from graphgen.ops._products import Products
 from graphgen.ops.reference import dense as reference
 
 # ---- linear ---------------------------------------------------------------------------------------------------------
@@ -110,62 +111,72 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 # ---- activation -----------------------------------------------------------------------------------------------------
 
 
-@cache
-def _reference_derivative(order: int):
-    if order == 0:
-        return reference.activation
-    lower = _reference_derivative(order - 1)
+# The family of products of graphgen/ops/_products.py, element by element; a term has one part.
+def _activation_kernel(order: int):
+    def kernel(*args) -> tuple[Tensor, ...]:
+        *terms, kind, wanted = args
+        x = terms[0]
+        if not _native.runs(x):
+            return reference.activation_gradient(terms, kind, wanted)
+        terms = [None if term is None else term.contiguous() for term in terms]
+        outputs = [torch.empty_like(terms[0]) for _ in wanted]
+        addresses = [0 if term is None else term.data_ptr() for term in terms] + [0] * (7 - order)
+        for m, out in zip(wanted, outputs, strict=True):
+            addresses[4 + m] = out.data_ptr()
+        _native.call(_C.activate, x, addresses, x.numel(), order, _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype])
+        return tuple(outputs)
 
-    def derivative(x: Tensor, kind: str) -> Tensor:
-        return torch.func.jvp(lambda at: lower(at, kind), (x,), (torch.ones_like(x),))[1]
-
-    return derivative
+    return kernel
 
 
-def _activation_kernel(x: Tensor, kind: str, order: int) -> Tensor:
-    if not _native.runs(x):
-        return _reference_derivative(order)(x, kind)
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    _native.call(
-        _C.activate,
-        x,
-        x.data_ptr(),
-        out.data_ptr(),
-        x.numel(),
-        order,
-        _native.ACTIVATIONS[kind],
-        _native.DTYPES[x.dtype],
+def _activation_fake(*args) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(args[0], memory_format=torch.contiguous_format) for _ in args[-1])
+
+
+def _batch_first(term: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+    if term is None:
+        return None
+    return term.unsqueeze(0).expand(size, *term.shape) if dim is None else term.movedim(dim, 0)
+
+
+def _activation_vmap(order: int):
+    def vmap(args, in_dims, size):
+        *terms, kind, wanted = args
+        batched = [
+            None
+            if term is None
+            else term.unsqueeze(0).expand(size, *term.shape)
+            if dim is None
+            else term.movedim(dim, 0)
+            for term, dim in zip(terms, in_dims, strict=False)
+        ]
+        return _activations.ops[order](*batched, kind, wanted), (0,) * len(wanted)
+
+    return vmap
+
+
+def _make_activation(order: int, rules: dict[str, Any]) -> Op:
+    terms = ", ".join(f"Tensor? z{m}" for m in range(1, order + 1))
+    schema = f"(Tensor x, {terms}{', ' * (order > 0)}str kind, int[] wanted) -> ({', '.join(['Tensor'] * (order + 1))})"
+    return Op(
+        f"activation_{order}",
+        schema,
+        _activation_kernel(order),
+        _activation_fake,
+        vmap=_activation_vmap(order),
+        chooses=True,
+        **rules,
     )
-    return out
 
 
-def _activation_slope(x: Tensor, kind: str, order: int) -> Tensor:
-    if order == 3:
-        raise RuntimeError("activation: fourth derivatives are not provided; use ops.reference.activation")
-    return _activation(x, kind, order + 1)
-
-
-def _activation_vmap(args, in_dims, size):
-    x, kind, order = args
-    return _activation(x, kind, order), in_dims[0]
-
-
-_activation = Op(
-    "activation",
-    "(Tensor x, str kind, int order) -> Tensor",
-    _activation_kernel,
-    lambda x, kind, order: torch.empty_like(x, memory_format=torch.contiguous_format),
-    lambda args, grad, needs: (grad * _activation_slope(*args), None, None),
-    lambda args, tangents: tangents[0] * _activation_slope(*args),
-    _activation_vmap,
-)
+_activations = Products("activation", 1, _make_activation)
 
 
 def activation(x: Tensor, kind: str = "silu") -> Tensor:
-    """``kind`` of every element, "silu" or "tanh"; differentiable three times.
+    """``kind`` of every element; differentiable three times.
 
     Args:
+        kind: "silu", x sigmoid(x); "tanh"; "relu", whose slopes at 0 are 0; or "softplus", log(1 + exp(x)).
         x: any shape, float32, float64 or bfloat16.
 
     Raises:
@@ -173,7 +184,7 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     """
     if kind not in _native.ACTIVATIONS:
         raise ValueError(f"activation: expected one of {sorted(_native.ACTIVATIONS)}, got {kind!r}")
-    return _activation(x, kind, 0)
+    return _activations.ops[0](x, kind, (0,))[0]
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------

@@ -61,10 +61,13 @@ for dtype in tolerance:
     for kind in ("silu", "tanh"):
         for order in range(4):
             parts = [columns(rows) for _ in range(order + 1) for rows in (50, 50, 3)]
-            for by_type in (False, True):
-                op = getattr(torch.ops.graphgen, f"message_sum_{{order}}")
-                same(f"message_sum_{{order}} {{kind}}", op(*parts, *edges, 50, 135, 3, kind, by_type))
-            same(f"activation {{order}} {{kind}}", torch.ops.graphgen.activation(columns(50), kind, order))
+            op = getattr(torch.ops.graphgen, f"message_sum_{{order}}")
+            for out in op(*parts, *edges, 50, 135, 3, kind, list(range(3 * (order + 1)))):
+                same(f"message_sum_{{order}} {{kind}}", out)
+            op = getattr(torch.ops.graphgen, f"activation_{{order}}")
+            outs = op(*(columns(50) for _ in range(order + 1)), kind, list(range(order + 1)))
+            for out in outs if order else (outs,):
+                same(f"activation {{order}} {{kind}}", out)
     same("neighbor_reduce", ops.neighbor_reduce(columns(50), graph, torch.randn(130).to(dtype), "mean"))
     same("segment_reduce", ops.segment_reduce(columns(50), ptr, "mean"))
     same("linear", ops.linear(torch.randn(50, 23).to(dtype), columns(23), columns(1)[0]))
@@ -168,15 +171,16 @@ def test_two_python_threads_at_once_get_their_own_results(threads):
 
 def test_a_failure_inside_the_engine_is_the_python_error_it_is():
     one = torch.ones(1)
-    status = _C.activate(one.data_ptr(), one.data_ptr(), 1, 0, 0, 9, 0, 1, 0)
+    parts = [one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0]
+    status = _C.activate(parts, 1, 0, 0, 9, 0, 1, 0)
     assert status == 1
     assert "dtype 9" in _C.message()
-    assert _C.activate(one.data_ptr(), one.data_ptr(), 1, 0, 0, 0, 5, 1, 0) == 1
+    assert _C.activate(parts, 1, 0, 0, 0, 5, 1, 0) == 1
     assert "device 5" in _C.message()
 
 
 @pytest.mark.skipif(_C.built_with_cuda(), reason="this engine has CUDA kernels")
 def test_a_build_without_cuda_says_so():
     one = torch.ones(1)
-    assert _C.activate(one.data_ptr(), one.data_ptr(), 1, 0, 0, 0, 1, 0, 0) == 3
+    assert _C.activate([one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0], 1, 0, 0, 0, 1, 0, 0) == 3
     assert "without CUDA" in _C.message()

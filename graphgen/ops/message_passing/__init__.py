@@ -5,12 +5,15 @@ number of threads and whatever else is in the batch.
 """
 
 from graphgen.ops.message_passing.attention import neighbor_attention
+from graphgen.ops.message_passing.differences import edge_distance
 from graphgen.ops.message_passing.messages import message_sum
 from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_max, neighbor_min, neighbor_reduce
+from graphgen.ops.message_passing.rbf import rbf_neighbor_sum
 from graphgen.ops.message_passing.segments import segment_broadcast, segment_reduce
 from graphgen.ops.message_passing.softmax import edge_softmax
 
 __all__ = [
+    "edge_distance",
     "edge_dot",
     "edge_softmax",
     "message_sum",
@@ -18,6 +21,7 @@ __all__ = [
     "neighbor_max",
     "neighbor_min",
     "neighbor_reduce",
+    "rbf_neighbor_sum",
     "segment_broadcast",
     "segment_reduce",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,161 +11,114 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
-from graphgen.ops._op import Op, differentiates, fold_batch, unfold_batch
-from graphgen.ops.message_passing._edges import EDGES, check_nodes, plain_graph, turn
+from graphgen.ops._op import Op, differentiates, eager, fold_batch, unfold_batch
+from graphgen.ops._products import Products
+from graphgen.ops.message_passing._edges import EDGES, check_nodes
+from graphgen.ops.reference import message_passing as reference
+
+_CHUNK = 256  # GG_MESSAGE_CHUNK of csrc/graphgen.h
 
 # A term z of a message sum has three parts, each of which may be absent: one per target node, one per source node and
-# one per edge type. An op of order k has the terms z_0 .. z_k and sums act^(k)(z_0) z_1 ... z_k over edges; by_type,
-# it sums over the edges of a type instead. All derivatives of such a sum are such sums, see csrc/graphgen.h.
-MAX_ORDER = 3
-Term = tuple[Tensor | None, ...]
+# one per edge type. message_sum is the derivative by the target's part of z_0 of the family of products of order 0, see
+# graphgen/ops/_products.py; all derivatives wanted of an order are found in one sweep over the edges by target and one
+# by source.
+TARGET, SOURCE, BIAS = range(3)
+_NONE = (0,) * 9
 
 
-def _message_kernel(order: int):
-    def kernel(*args) -> Tensor:
-        terms, edges, (rows, features, types, activation, by_type) = _message_arguments(order, args)
-        like = next(part for term in terms for part in term if part is not None)
-        rowptr, neighbor, kind = edges[:3]
+def _first(parts: Iterable[Tensor | None]) -> Tensor:
+    return next(part for part in parts if part is not None)
+
+
+def _kernel(order: int):
+    count = 3 * (order + 1)
+
+    def kernel(*args) -> tuple[Tensor, ...]:
+        parts, edges, (rows, features, types, activation, wanted) = (
+            args[:count],
+            args[count : count + 6],
+            args[count + 6 :],
+        )
+        like = _first(parts)
         if not _native.runs(like):
-            return _message_reference(order, terms, edges, rows, types, activation, by_type)
-        terms = [tuple(None if part is None else part.contiguous() for part in term) for term in terms]
+            terms, _ = _products.terms(order, args)
+            return reference.message_gradient(terms, edges, rows, types, activation, wanted)
+        # Contiguous copies live in this tuple until the engine is done with their addresses.
+        parts = tuple(part if part is None or part.is_contiguous() else part.contiguous() for part in parts)
+        addresses = [0] * 24
+        for code, part in enumerate(parts):
+            if part is not None:
+                addresses[code] = part.data_ptr()
+        outputs, by_type = [], 0
+        for code in wanted:
+            is_bias = code % 3 == BIAS
+            out = like.new_empty((types if is_bias else rows, features))
+            addresses[12 + code] = out.data_ptr()
+            outputs.append(out)
+            by_type += is_bias
         partial = None
         if by_type:
-            chunks = -(-rows // 256)
             wide = torch.float32 if like.dtype == torch.bfloat16 else like.dtype
-            partial = like.new_empty((chunks, types, features), dtype=wide)
-        out = like.new_empty((types if by_type else rows, features))
-        parts = [_native.address(part) for term in terms for part in term]
+            partial = like.new_empty((-(-rows // _CHUNK), by_type, types, features), dtype=wide)
         _native.call(
             _C.message_sum,
             like,
-            *parts,
-            *(0,) * (12 - len(parts)),
-            rowptr.data_ptr(),
-            neighbor.data_ptr(),
-            _native.address(kind),
-            out.data_ptr(),
-            _native.address(partial),
+            addresses,
+            [0 if edge is None else edge.data_ptr() for edge in edges],
+            0 if partial is None else partial.data_ptr(),
             rows,
             features,
             types,
             order,
             _native.ACTIVATIONS[activation],
-            int(by_type),
             _native.DTYPES[like.dtype],
-            _native.INDICES[rowptr.dtype],
+            _native.INDICES[edges[0].dtype],
         )
-        return out
+        return tuple(outputs)
 
     return kernel
 
 
-def _message_arguments(order: int, args: tuple) -> tuple[list[Term], tuple, tuple]:
-    count = 3 * (order + 1)
-    terms = [tuple(args[at : at + 3]) for at in range(0, count, 3)]
-    return terms, args[count : count + 6], args[count + 6 :]
-
-
-def _message_reference(order, terms, edges, rows, types, activation, by_type) -> Tensor:
-    from graphgen.ops.dense import _reference_derivative
-
-    graph, _ = plain_graph(edges, rows)
-    kind = edges[2] if edges[2] is not None else torch.zeros_like(graph.col)
-    at = [
-        sum(part[index] for part, index in zip(term, (graph.target, graph.col, kind), strict=True) if part is not None)
-        for term in terms
-    ]
-    product = _reference_derivative(order)(at[0], activation)
-    for factor in at[1:]:
-        product = product * factor
-    return product.new_zeros((types if by_type else rows, product.shape[1])).index_add(
-        0, kind if by_type else graph.target, product
-    )
-
-
-def _message(terms: Sequence[Term], edges: tuple, rest: tuple) -> Tensor:
-    order = len(terms) - 1
-    if order > MAX_ORDER:
-        raise RuntimeError(
-            "message_sum: this asks for a fourth derivative of the activation, which no kernel provides; "
-            "use ops.reference.message_sum"
-        )
-    return _messages[order](*(part for term in terms for part in term), *edges, *rest)
-
-
-def _message_vjp(order: int):
-    def vjp(args, grad, needs):
-        terms, edges, (*shape, by_type) = _message_arguments(order, args)
-        factor: Term = (None, None, grad) if by_type else (grad, None, None)
-        grads: list[Tensor | None] = []
-        for m in range(order + 1):
-            others = [*terms, factor] if m == 0 else [*terms[:m], *terms[m + 1 :], factor]
-            swapped = [(source, target, bias) for target, source, bias in others]
-            wants = needs[3 * m : 3 * m + 3]
-            grads += [
-                _message(others, edges, (*shape, False)) if wants[0] else None,
-                _message(swapped, turn(edges), (*shape, False)) if wants[1] else None,
-                _message(others, edges, (*shape, True)) if wants[2] else None,
-            ]
-        return (*grads, *(None,) * 11)
-
-    return vjp
-
-
-def _message_jvp(order: int):
-    def jvp(args, tangents):
-        terms, edges, rest = _message_arguments(order, args)
-        moved, _, _ = _message_arguments(order, tangents)
-        total = None
-        for m in range(order + 1):
-            if all(part is None for part in moved[m]):
-                continue
-            along = [*terms, moved[0]] if m == 0 else [*terms[:m], moved[m], *terms[m + 1 :]]
-            piece = _message(along, edges, rest)
-            total = piece if total is None else total + piece
-        return total
-
-    return jvp
-
-
-def _message_vmap(order: int):
+def _vmap(order: int):
     def vmap(args, in_dims, size):
-        terms, edges, (rows, features, *rest) = _message_arguments(order, args)
-        parts = [part for term in terms for part in term]
-        folded = [fold_batch(part, dim, size) for part, dim in zip(parts, in_dims, strict=False)]
-        out = _messages[order](*folded, *edges, rows, size * features, *rest)
-        return unfold_batch(out, size)
+        count = 3 * (order + 1)
+        folded = [fold_batch(part, dim, size) for part, dim in zip(args[:count], in_dims, strict=False)]
+        edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
+        out = _products.ops[order](*folded, *edges, rows, size * features, *rest)
+        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
 
 
-def _message_fake(order: int):
-    def fake(*args) -> Tensor:
-        terms, _, (rows, features, types, _activation, by_type) = _message_arguments(order, args)
-        like = next(part for term in terms for part in term if part is not None)
-        return like.new_empty((types if by_type else rows, features))
+def _fake(order: int):
+    def fake(*args) -> tuple[Tensor, ...]:
+        rows, features, types, _activation, wanted = args[-5:]
+        like = _first(args)
+        return tuple(like.new_empty((types if code % 3 == BIAS else rows, features)) for code in wanted)
 
     return fake
 
 
-def _message_schema(order: int) -> str:
+def _schema(order: int) -> str:
     parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1))
     edges = EDGES.replace("edge", "type")
-    return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, bool by_type) -> Tensor"
+    results = "(" + ", ".join(["Tensor"] * 3 * (order + 1)) + ")"
+    return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> {results}"
 
 
-_messages = [
-    Op(
+def _make(order: int, rules: dict[str, Any]) -> Op:
+    return Op(
         f"message_sum_{order}",
-        _message_schema(order),
-        _message_kernel(order),
-        _message_fake(order),
-        _message_vjp(order),
-        _message_jvp(order),
-        _message_vmap(order),
+        _schema(order),
+        _kernel(order),
+        _fake(order),
+        vmap=_vmap(order),
+        chooses=True,
+        **rules,
     )
-    for order in range(MAX_ORDER + 1)
-]
+
+
+_products = Products("message_sum", 3, _make)
 
 
 def message_sum(
@@ -200,22 +154,47 @@ def message_sum(
         )
     if not target.dtype == source.dtype == edge_bias.dtype:
         raise ValueError("message_sum: target, source and edge_bias must have one dtype")
-    kind, turned_kind = None, None
-    if graph.edge_attr is not None:
-        if graph.edge_attr.dim() != 1 or graph.edge_attr.dtype.is_floating_point:
-            raise ValueError("message_sum: graph.edge_attr must be 1-D integers, the type of each edge")
-        kind = graph.edge_attr.to(graph.col.dtype)
-    if edge_bias.shape[0] < max(graph.num_edge_types, 1):
-        raise IndexError(
-            f"message_sum: edge_bias has {edge_bias.shape[0]} rows for {max(graph.num_edge_types, 1)} edge types"
-        )
-    rowptr_t = neighbor_t = None
-    if differentiates(target, source, edge_bias):
-        turned = graph.transpose
-        rowptr_t, neighbor_t = turned.rowptr, turned.col
-        turned_kind = None if turned.edge_attr is None else turned.edge_attr.to(graph.col.dtype)
-    return _message(
-        [(target, source, edge_bias)],
-        (graph.rowptr, graph.col, kind, rowptr_t, neighbor_t, turned_kind),
-        (*target.shape, edge_bias.shape[0], activation, False),
+    types = edge_bias.shape[0]
+    if types < (graph.num_edge_types or 1):
+        raise IndexError(f"message_sum: edge_bias has {types} rows for {graph.num_edge_types or 1} edge types")
+    edges = _typed_edges(graph)
+    if eager(target, source, edge_bias) and _native.runs(target):
+        return _layer(target, source, edge_bias, graph, activation)
+    arguments = (target, source, edge_bias, *edges)
+    turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
+    return _products.ops[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
+
+
+def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:
+    """The op of order 0 without its generality, which on one molecule would cost more than the sums."""
+    target, source, edge_bias = target.contiguous(), source.contiguous(), edge_bias.contiguous()
+    out = torch.empty_like(target)
+    edges, index = graph.shared("typed_addresses", lambda: _addresses(_typed_edges(graph)))
+    _native.call(
+        _C.message_sum,
+        target,
+        [target.data_ptr(), source.data_ptr(), edge_bias.data_ptr(), *_NONE, out.data_ptr(), *_NONE, 0, 0],
+        edges,
+        0,
+        *target.shape,
+        edge_bias.shape[0],
+        0,
+        _native.ACTIVATIONS[activation],
+        _native.DTYPES[target.dtype],
+        index,
     )
+    return out
+
+
+def _addresses(edges: tuple[Tensor, Tensor, Tensor | None]) -> tuple[list[int], int]:
+    return [*(_native.address(edge) for edge in edges), 0, 0, 0], _native.INDICES[edges[0].dtype]
+
+
+def _typed_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(rowptr, col, type or None), all of one dtype."""
+    kind = graph.edge_attr
+    if kind is None:
+        return graph.rowptr, graph.col, None
+    if kind.dim() != 1 or kind.dtype.is_floating_point:
+        raise ValueError("message_sum: graph.edge_attr must be 1-D integers, the type of each edge")
+    return graph.rowptr, graph.col, graph.shared("edge_types", lambda: kind.to(graph.col.dtype))

@@ -2,6 +2,7 @@
 
 from graphgen.ops.reference.dense import activation, linear, softmax
 from graphgen.ops.reference.message_passing import (
+    edge_distance,
     edge_dot,
     edge_softmax,
     message_sum,
@@ -9,6 +10,7 @@ from graphgen.ops.reference.message_passing import (
     neighbor_max,
     neighbor_min,
     neighbor_reduce,
+    rbf_neighbor_sum,
     segment_broadcast,
     segment_reduce,
 )
@@ -16,6 +18,7 @@ from graphgen.ops.reference.noise import normal, rademacher, uniform
 
 __all__ = [
     "activation",
+    "edge_distance",
     "edge_dot",
     "edge_softmax",
     "linear",
@@ -26,6 +29,7 @@ __all__ = [
     "neighbor_reduce",
     "normal",
     "rademacher",
+    "rbf_neighbor_sum",
     "segment_broadcast",
     "segment_reduce",
     "softmax",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,9 +19,34 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
         return x * torch.sigmoid(x)
     if kind == "tanh":
         return torch.tanh(x)
-    raise ValueError(f"activation: expected 'silu' or 'tanh', got {kind!r}")
+    if kind == "relu":
+        return torch.relu(x)
+    if kind == "softplus":
+        return torch.nn.functional.softplus(x, threshold=40)  # past torch's own threshold float64 loses digits
+    raise ValueError(f"activation: expected 'silu', 'tanh', 'relu' or 'softplus', got {kind!r}")
 
 
 def softmax(x: Tensor) -> Tensor:
     """See :func:`graphgen.ops.softmax`."""
     return torch.softmax(x, -1)
+
+
+def activation_derivative(x: Tensor, kind: str, order: int) -> Tensor:
+    """The derivative of that order, by forward mode."""
+    if order == 0:
+        return activation(x, kind)
+    return torch.func.jvp(lambda at: activation_derivative(at, kind, order - 1), (x,), (torch.ones_like(x),))[1]
+
+
+def activation_gradient(terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int]) -> tuple[Tensor, ...]:
+    """The products by which an activation is differentiated, see graphgen/ops/_products.py."""
+    x, *factors = terms
+    assert x is not None
+    out = []
+    for m in wanted:
+        product = activation_derivative(x, kind, len(factors) - (m > 0))
+        for n, factor in enumerate(factors, start=1):
+            if n != m and factor is not None:
+                product = product * factor
+        out.append(product)
+    return tuple(out)

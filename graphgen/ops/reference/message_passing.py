@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
 from graphgen.ops.reference.dense import activation as activate
+from graphgen.ops.reference.dense import activation_derivative
 
 
 def segment_reduce(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
@@ -96,6 +100,20 @@ def neighbor_attention(
     return neighbor_reduce(v, graph, edge_softmax(logits if bias is None else logits + bias, graph))
 
 
+def edge_distance(x: Tensor, graph: GraphBatch) -> Tensor:
+    """See :func:`graphgen.ops.edge_distance`."""
+    square = (x[graph.target] - x[graph.col]).square().sum(-1)
+    apart = square > 0
+    # Not sqrt where it is 0: its slope there is infinite.
+    return torch.where(apart, square.where(apart, torch.ones_like(square)).sqrt(), torch.zeros_like(square))
+
+
+def rbf_neighbor_sum(x: Tensor, graph: GraphBatch, centers: Tensor, gamma: Tensor) -> Tensor:
+    """See :func:`graphgen.ops.rbf_neighbor_sum`. Builds the [E, K] basis functions the kernel never stores."""
+    bases = torch.exp(-gamma * (edge_distance(x, graph).unsqueeze(-1) - centers).square())
+    return x.new_zeros((graph.num_nodes, centers.shape[0])).index_add(0, graph.target, bases)
+
+
 def message_sum(
     target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str = "silu"
 ) -> Tensor:
@@ -103,3 +121,31 @@ def message_sum(
     kind = graph.edge_attr if graph.edge_attr is not None else torch.zeros_like(graph.col)
     messages = activate(target[graph.target] + source[graph.col] + edge_bias[kind], activation)
     return torch.zeros_like(target).index_add(0, graph.target, messages)
+
+
+def message_gradient(
+    terms: Sequence[Sequence[Tensor | None]],
+    edges: Sequence[Tensor | None],
+    rows: int,
+    types: int,
+    activation: str,
+    wanted: Sequence[int],
+) -> tuple[Tensor, ...]:
+    """The derivatives by which message_sum is differentiated, see graphgen/ops/message_passing/messages.py."""
+    rowptr, source, kind = edges[:3]
+    assert rowptr is not None and source is not None
+    target = torch.arange(rows, device=rowptr.device).repeat_interleave(rowptr.diff())
+    ends = (target, source, torch.zeros_like(source) if kind is None else kind)
+    z = [
+        functools.reduce(torch.add, [part[index] for part, index in zip(term, ends, strict=True) if part is not None])
+        for term in terms
+    ]
+    out = []
+    for m, part in (divmod(code, 3) for code in wanted):
+        slot = activation_derivative(z[0], activation, len(terms) - 1 - (m > 0))
+        for n, factor in enumerate(z):
+            if n not in (0, m):
+                slot = slot * factor
+        shape = (types if part == 2 else rows, slot.shape[1])
+        out.append(slot.new_zeros(shape).index_add(0, ends[part], slot))
+    return tuple(out)
