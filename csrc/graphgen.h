@@ -13,7 +13,9 @@ extern "C" {
 #endif
 
 typedef enum { GG_OK = 0, GG_INVALID_ARGUMENT = 1, GG_OUT_OF_RANGE = 2, GG_NO_CUDA = 3, GG_CUDA_ERROR = 4 } gg_status;
-typedef enum { GG_FLOAT32 = 0, GG_FLOAT64 = 1, GG_BFLOAT16 = 2 } gg_dtype;  // bfloat16 accumulates in float32
+// bfloat16 accumulates in float32. The integers are for the operations on rows (segments, gather), where they wrap
+// around; the others refuse them.
+typedef enum { GG_FLOAT32 = 0, GG_FLOAT64 = 1, GG_BFLOAT16 = 2, GG_DATA_INT32 = 3, GG_DATA_INT64 = 4 } gg_dtype;
 typedef enum { GG_INT32 = 0, GG_INT64 = 1 } gg_index;
 typedef enum { GG_CPU = 0, GG_CUDA = 1 } gg_device;
 
@@ -31,29 +33,105 @@ int32_t gg_built_with_cuda(void);
 // threads again). Results do not change.
 void gg_lend_openmp(void* gomp_parallel);
 
-// out[s] = reduce over rows r in [ptr[s], ptr[s+1]) of src[r]; an empty segment gives 0.
-typedef enum { GG_SUM = 0, GG_MEAN = 1, GG_MAX = 2, GG_MIN = 3 } gg_reduce;
+// out[s] = reduce over slots k in [ptr[s], ptr[s+1]) of src[order[k]]; an empty segment gives 0, a product of none 1.
+// The mean of integers floors. The first NaN of a segment is its maximum and its minimum.
+typedef enum { GG_SUM = 0, GG_MEAN = 1, GG_MAX = 2, GG_MIN = 3, GG_MUL = 4 } gg_reduce;
 typedef struct {
-  const void* src;  // [R, features] dtype
-  const void* ptr;  // [segments + 1] index
-  void* out;        // [segments, features] dtype
+  const void* src;    // [R, features] dtype
+  const void* ptr;    // [segments + 1] index
+  const void* order;  // [R] index, a permutation of [0, R), or null for the identity
+  void* out;          // [segments, features] dtype
+  int64_t* arg;       // GG_MAX, GG_MIN: [segments, features], the first row that has the value, R if empty; or null
   int64_t segments, features;
   int32_t dtype, index, reduce;
-  int64_t rows;  // R. The CPU call refuses a ptr that leaves [0, R] or falls; the CUDA call clamps it
+  // R. The CPU call refuses a ptr that leaves [0, R] or falls, and an order that leaves [0, R); the CUDA call clamps
+  // the one and trusts the other.
+  int64_t rows;
 } gg_segment_reduce_params;
 gg_status gg_segment_reduce(const gg_segment_reduce_params* params, const gg_place* place);
 
-// The transpose of the above: out[r] = src[s] (for GG_MEAN, divided by the segment's length), r in segment s.
+// The transpose of the sum (for GG_MEAN of the mean): out[order[k]] = src[s], k in segment s.
 // The CPU call writes 0 to rows in no segment; the CUDA call leaves them, so its caller clears them first.
 typedef struct {
-  const void* src;  // [segments, features] dtype
-  const void* ptr;  // [segments + 1] index
-  void* out;        // [R, features] dtype
+  const void* src;    // [segments, features] dtype
+  const void* ptr;    // [segments + 1] index
+  const void* order;  // [R] index, or null
+  void* out;          // [R, features] dtype
   int64_t segments, features;
   int32_t dtype, index, reduce;
   int64_t rows;  // R, checked as above
 } gg_segment_broadcast_params;
 gg_status gg_segment_broadcast(const gg_segment_broadcast_params* params, const gg_place* place);
+
+// The derivative of a segment's product: out[order[k]] = the product of the segment's other rows. No quotient, so zeros
+// are no exception. Partial products wait in out, so bfloat16 is refused. Rows in no segment: as above.
+typedef struct {
+  const void* src;    // [R, features] dtype
+  const void* ptr;    // [segments + 1] index
+  const void* order;  // [R] index, or null
+  void* out;          // [R, features] dtype
+  int64_t segments, features;
+  int32_t dtype, index;
+  int64_t rows;
+} gg_segment_others_params;
+gg_status gg_segment_others(const gg_segment_others_params* params, const gg_place* place);
+
+// out[position[k, c], c, :] = reduce over k of src[k, c, :], rows being columns of features / columns elements each;
+// what nothing arrives at is 0, or 1 for GG_MUL. Partial results wait in out, so bfloat16 is refused. CPU only: on
+// CUDA, group the rows by a sort and reduce segments. Refuses a position outside [0, rows).
+typedef struct {
+  const void* src;       // [count, features] dtype
+  const void* position;  // [count, columns] index
+  void* out;             // [rows, features] dtype
+  int64_t* arg;          // GG_MAX, GG_MIN: [rows, features], the first k that has the value, `count` if none
+  int64_t* arrived;      // room for [rows, columns]
+  int64_t count, rows, features, columns;
+  int32_t dtype, index, reduce;
+} gg_scatter_params;
+gg_status gg_scatter(const gg_scatter_params* params, const gg_place* place);
+
+// out[k, c, :] = src[position[k, c], c, :], columns as above. The CPU call refuses an position outside [0, R); the CUDA
+// call writes 0 for it.
+typedef struct {
+  const void* src;       // [R, features] dtype
+  const void* position;  // [count, columns] index
+  void* out;             // [count, features] dtype
+  int64_t rows, features, count, columns;
+  int32_t dtype, index;
+} gg_gather_params;
+gg_status gg_gather(const gg_gather_params* params, const gg_place* place);
+
+// out[s, f] = src[arg[s, f], f], or 0 where arg is outside [0, R): the derivative of a maximum.
+typedef struct {
+  const void* src;     // [R, features] dtype
+  const int64_t* arg;  // [count, features]
+  void* out;           // [count, features] dtype
+  int64_t rows, features, count;
+  int32_t dtype;
+} gg_pick_params;
+gg_status gg_pick(const gg_pick_params* params, const gg_place* place);
+
+// Its transpose: out[arg[s, f], f] = src[s, f]. Nothing else is written, so the caller clears out first; nor may two
+// places of arg name the same element.
+typedef struct {
+  const void* src;     // [count, features] dtype
+  const int64_t* arg;  // [count, features]
+  void* out;           // [R, features] dtype
+  int64_t rows, features, count;
+  int32_t dtype;
+} gg_place_rows_params;
+gg_status gg_place_rows(const gg_place_rows_params* params, const gg_place* place);
+
+// Sorts positions by their index, stably: those of value d are order[ptr[d]:ptr[d + 1]], in order. CPU only: on CUDA a
+// sort needs memory of its own, and its caller has one. Refuses an index outside [0, size).
+typedef struct {
+  const void* values;  // [count] index
+  void* ptr;           // [size + 1] index
+  void* order;         // [count] index
+  int64_t count, size;
+  int32_t index;
+} gg_group_rows_params;
+gg_status gg_group_rows(const gg_group_rows_params* params, const gg_place* place);
 
 // out[i, f] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[e, head(f)] * x[neighbor[s], f], e = edge[s]
 // and head(f) = f / (features / heads): one weight an edge is one head, one a feature as many heads as features. With

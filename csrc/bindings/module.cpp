@@ -24,20 +24,98 @@ PYBIND11_MODULE(_C, module) {
 
   module.def(
       "segment_reduce",
-      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index, int reduce,
-         int64_t rows, int device, int threads, Address stream) {
-        gg_segment_reduce_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
+      [](Address src, Address ptr, Address order, Address result, Address arg, int64_t segments, int64_t features,
+         int dtype, int index, int reduce, int64_t rows, int device, int threads, Address stream) {
+        gg_segment_reduce_params p{in(src),
+                                   in(ptr),
+                                   in(order),
+                                   out(result),
+                                   static_cast<int64_t*>(out(arg)),
+                                   segments,
+                                   features,
+                                   dtype,
+                                   index,
+                                   reduce,
+                                   rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_reduce(&p, &where));
       },
       release());
   module.def(
       "segment_broadcast",
-      [](Address src, Address ptr, Address result, int64_t segments, int64_t features, int dtype, int index, int reduce,
-         int64_t rows, int device, int threads, Address stream) {
-        gg_segment_broadcast_params p{in(src), in(ptr), out(result), segments, features, dtype, index, reduce, rows};
+      [](Address src, Address ptr, Address order, Address result, int64_t segments, int64_t features, int dtype,
+         int index, int reduce, int64_t rows, int device, int threads, Address stream) {
+        gg_segment_broadcast_params p{in(src), in(ptr), in(order), out(result), segments,
+                                      features, dtype,  index,     reduce,      rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_broadcast(&p, &where));
+      },
+      release());
+  module.def(
+      "segment_others",
+      [](Address src, Address ptr, Address order, Address result, int64_t segments, int64_t features, int dtype,
+         int index, int64_t rows, int device, int threads, Address stream) {
+        gg_segment_others_params p{in(src), in(ptr), in(order), out(result), segments, features, dtype, index, rows};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_segment_others(&p, &where));
+      },
+      release());
+  module.def(
+      "scatter",
+      [](Address src, Address position, Address result, Address arg, Address arrived, int64_t count, int64_t rows,
+         int64_t features, int64_t columns, int dtype, int index, int reduce, int device, int threads,
+         Address stream) {
+        gg_scatter_params p{in(src),
+                            in(position),
+                            out(result),
+                            static_cast<int64_t*>(out(arg)),
+                            static_cast<int64_t*>(out(arrived)),
+                            count,
+                            rows,
+                            features,
+                            columns,
+                            dtype,
+                            index,
+                            reduce};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_scatter(&p, &where));
+      },
+      release());
+  module.def(
+      "gather",
+      [](Address src, Address position, Address result, int64_t rows, int64_t features, int64_t count, int64_t columns,
+         int dtype, int index, int device, int threads, Address stream) {
+        gg_gather_params p{in(src), in(position), out(result), rows, features, count, columns, dtype, index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_gather(&p, &where));
+      },
+      release());
+  module.def(
+      "pick",
+      [](Address src, Address arg, Address result, int64_t rows, int64_t features, int64_t count, int dtype, int device,
+         int threads, Address stream) {
+        gg_pick_params p{in(src), static_cast<const int64_t*>(in(arg)), out(result), rows, features, count, dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_pick(&p, &where));
+      },
+      release());
+  module.def(
+      "place_rows",
+      [](Address src, Address arg, Address result, int64_t rows, int64_t features, int64_t count, int dtype, int device,
+         int threads, Address stream) {
+        gg_place_rows_params p{in(src), static_cast<const int64_t*>(in(arg)), out(result), rows, features, count,
+                               dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_place_rows(&p, &where));
+      },
+      release());
+  module.def(
+      "group_rows",
+      [](Address values, Address ptr, Address order, int64_t count, int64_t size, int index, int device, int threads,
+         Address stream) {
+        gg_group_rows_params p{in(values), out(ptr), out(order), count, size, index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_group_rows(&p, &where));
       },
       release());
   module.def(

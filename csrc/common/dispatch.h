@@ -23,6 +23,32 @@ static inline auto with_dtype(int dtype, Body&& body) {
   return body(Type<bfloat16>{});
 }
 
+// The same, integers too: for the operations on rows.
+template <class Body>
+static inline auto with_any_dtype(int dtype, Body&& body) {
+  if (dtype == GG_DATA_INT32) return body(Type<int32_t>{});
+  if (dtype == GG_DATA_INT64) return body(Type<int64_t>{});
+  return with_dtype(dtype, body);
+}
+
+// The same without bfloat16: where partial results wait in the array of the result.
+template <class Body>
+static inline auto with_wide_dtype(int dtype, Body&& body) {
+  if (dtype == GG_FLOAT32) return body(Type<float>{});
+  if (dtype == GG_FLOAT64) return body(Type<double>{});
+  if (dtype == GG_DATA_INT32) return body(Type<int32_t>{});
+  return body(Type<int64_t>{});
+}
+
+template <class Body>
+static inline auto with_reduce(int reduce, Body&& body) {
+  if (reduce == GG_SUM) return body(Constant<GG_SUM>{});
+  if (reduce == GG_MEAN) return body(Constant<GG_MEAN>{});
+  if (reduce == GG_MAX) return body(Constant<GG_MAX>{});
+  if (reduce == GG_MIN) return body(Constant<GG_MIN>{});
+  return body(Constant<GG_MUL>{});
+}
+
 template <class Body>
 static inline auto with_order(int order, Body&& body) {
   if (order == 0) return body(Constant<0>{});

@@ -4,6 +4,8 @@
 #include "indices.h"
 #include "status.h"
 
+#include <stdio.h>
+
 #include <initializer_list>
 
 namespace gg {
@@ -19,6 +21,57 @@ static gg_status check_dtype(int32_t dtype) {
     return fail(GG_INVALID_ARGUMENT, "dtype %d: expected float32, float64 or bfloat16", dtype);
   return GG_OK;
 }
+static gg_status check_any_dtype(int32_t dtype) {
+  if (dtype < GG_FLOAT32 || dtype > GG_DATA_INT64)
+    return fail(GG_INVALID_ARGUMENT, "dtype %d: expected float32, float64, bfloat16, int32 or int64", dtype);
+  return GG_OK;
+}
+// The operations that have no dtype, or take integers too.
+template <class Params>
+static gg_status check_dtype_of(const Params& p) {
+  return check_dtype(p.dtype);
+}
+static gg_status check_dtype_of(const gg_segment_reduce_params& p) { return check_any_dtype(p.dtype); }
+static gg_status check_dtype_of(const gg_segment_broadcast_params& p) { return check_any_dtype(p.dtype); }
+static gg_status check_dtype_of(const gg_gather_params& p) { return check_any_dtype(p.dtype); }
+static gg_status check_dtype_of(const gg_scatter_params& p) {
+  if (p.dtype == GG_BFLOAT16) return fail(GG_INVALID_ARGUMENT, "scatter: widen bfloat16 to float32 first");
+  return check_any_dtype(p.dtype);
+}
+static gg_status check_dtype_of(const gg_pick_params& p) { return check_any_dtype(p.dtype); }
+static gg_status check_dtype_of(const gg_place_rows_params& p) { return check_any_dtype(p.dtype); }
+static gg_status check_dtype_of(const gg_group_rows_params&) { return GG_OK; }
+static gg_status check_dtype_of(const gg_segment_others_params& p) {
+  if (p.dtype == GG_BFLOAT16) return fail(GG_INVALID_ARGUMENT, "segment_others: widen bfloat16 to float32 first");
+  return check_any_dtype(p.dtype);
+}
+
+// A position below 0 has its sign, one past the last makes that of the difference; signs are joined without a branch.
+template <class Index>
+static bool any_outside(const Index* positions, int64_t count, int64_t end) {
+  uint64_t signs = 0;
+  for (int64_t k = 0; k < count; ++k) {
+    const uint64_t position = static_cast<uint64_t>(int64_t{positions[k]});
+    signs |= position | (static_cast<uint64_t>(end) - 1 - position);
+  }
+  return signs >> 63;
+}
+
+// Positions come from the caller too.
+static gg_status check_positions(const char* name, const Indices& positions, int64_t count, int64_t columns,
+                                 int64_t end, const gg_place& place) {
+  if (place.device != GG_CPU) return GG_OK;
+  const bool outside = positions.wide ? any_outside(static_cast<const int64_t*>(positions.at), count * columns, end)
+                                      : any_outside(static_cast<const int32_t*>(positions.at), count * columns, end);
+  if (!outside) return GG_OK;
+  int64_t k = 0;
+  while (positions[k] >= 0 && positions[k] < end) ++k;
+  char where[48];
+  snprintf(where, sizeof where, columns == 1 ? "%lld" : "[%lld, %lld]", static_cast<long long>(k / columns),
+           static_cast<long long>(k % columns));
+  return fail(GG_OUT_OF_RANGE, "%s: position %s has %lld, which is not in [0, %lld)", name, where,
+              static_cast<long long>(positions[k]), static_cast<long long>(end));
+}
 
 // Ragged rows come from the caller, unlike the edges of a validated graph: a bad boundary must not become a bad read.
 template <class Params>
@@ -30,7 +83,7 @@ static gg_status check_segments(const Params& p, const gg_place& place) {
       return fail(GG_OUT_OF_RANGE, "ptr: segment %lld is [%lld, %lld), which is not a range within %lld rows",
                   static_cast<long long>(s), static_cast<long long>(ptr[s]), static_cast<long long>(ptr[s + 1]),
                   static_cast<long long>(p.rows));
-  return GG_OK;
+  return p.order ? check_positions("order", {p.order, p.index}, p.rows, 1, p.rows, place) : GG_OK;
 }
 // A code outside its enum would silently take the last branch of a dispatch.
 static gg_status check_code(const char* name, int64_t value, int64_t count) {
@@ -45,7 +98,31 @@ static gg_status first_failure(std::initializer_list<gg_status> checks) {
 }
 
 static gg_status check(const gg_segment_reduce_params& p, const gg_place& place) {
-  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2), check_segments(p, place)});
+  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 5), check_segments(p, place)});
+}
+static gg_status check(const gg_segment_others_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_segments(p, place)});
+}
+static gg_status check_columns(int64_t columns, int64_t features) {
+  if (columns == 0 ? features == 0 : features % columns == 0) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "%lld features are not a multiple of %lld columns", static_cast<long long>(features),
+              static_cast<long long>(columns));
+}
+static gg_status check(const gg_gather_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2),
+                        check_positions("index", {p.position, p.index}, p.count, p.columns, p.rows, place),
+                        check_columns(p.columns, p.features)});
+}
+static gg_status check(const gg_scatter_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 5),
+                        check_positions("index", {p.position, p.index}, p.count, p.columns, p.rows, place),
+                        check_columns(p.columns, p.features)});
+}
+static gg_status check(const gg_pick_params&, const gg_place&) { return GG_OK; }
+static gg_status check(const gg_place_rows_params&, const gg_place&) { return GG_OK; }
+static gg_status check(const gg_group_rows_params& p, const gg_place& place) {
+  return first_failure(
+      {check_code("index", p.index, 2), check_positions("index", {p.values, p.index}, p.count, 1, p.size, place)});
 }
 static gg_status check(const gg_segment_broadcast_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2), check_segments(p, place)});
@@ -118,7 +195,7 @@ template <class Params, class CudaKernel>
 static gg_status run(const Params* params, const gg_place* place, void (*CpuKernels::*on_cpu)(const Params&, int),
                      CudaKernel on_cuda) {
   if (gg_status status = check_place(*place)) return status;
-  if (gg_status status = check_dtype(params->dtype)) return status;
+  if (gg_status status = check_dtype_of(*params)) return status;
   if (gg_status status = check(*params, *place)) return status;
   if (place->device == GG_CPU) {
     const CpuKernels* kernels = cpu_kernels();

@@ -4,6 +4,12 @@
 #define GG_OPERATIONS(DO) \
   DO(segment_reduce)      \
   DO(segment_broadcast)   \
+  DO(segment_others)      \
+  DO(scatter)             \
+  DO(gather)              \
+  DO(pick)                \
+  DO(place_rows)          \
+  DO(group_rows)          \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
   DO(neighbor_attention)  \

@@ -39,6 +39,15 @@ static inline gg_status with_pack(int dtype, Packed&& packed, Body&& body) {
   });
 }
 
+// The same, integers too.
+template <class Packed, class Body>
+static inline gg_status with_any_pack(int dtype, Packed&& packed, Body&& body) {
+  return with_any_dtype(dtype, [&](auto type) {
+    using S = typename decltype(type)::type;
+    return packed(type) ? body(type, Constant<kPack<S>>{}) : body(type, Constant<1>{});
+  });
+}
+
 // A power of two of neighbouring threads within one warp that work on one row together.
 struct Group {
   int bits;

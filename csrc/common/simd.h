@@ -91,6 +91,17 @@ struct Simd<bfloat16> {
   static constexpr int lanes = GG_VECTOR_BYTES / 4;
 };
 
+template <>
+struct Simd<int32_t> {
+  using Vector = int32v;
+  static constexpr int lanes = GG_VECTOR_BYTES / 4;
+};
+template <>
+struct Simd<int64_t> {
+  using Vector = int64v;
+  static constexpr int lanes = GG_VECTOR_BYTES / 8;
+};
+
 template <class Storage>
 GG_HD typename Simd<Storage>::Vector load(const Storage* at) {
   typename Simd<Storage>::Vector value;
@@ -157,6 +168,22 @@ GG_HD doublev load_partial(const double* at, int count) {
 }
 GG_HD void store_partial(double* at, doublev value, int count) {
   _mm256_maskstore_pd(at, first_lanes64(count), bit_cast<__m256d>(value));
+}
+#endif
+
+#if defined(__AVX2__)
+// A masked move does not look at what it moves.
+GG_HD int32v load_partial(const int32_t* at, int count) {
+  return bit_cast<int32v>(load_partial(reinterpret_cast<const float*>(at), count));
+}
+GG_HD void store_partial(int32_t* at, int32v value, int count) {
+  store_partial(reinterpret_cast<float*>(at), bit_cast<floatv>(value), count);
+}
+GG_HD int64v load_partial(const int64_t* at, int count) {
+  return bit_cast<int64v>(load_partial(reinterpret_cast<const double*>(at), count));
+}
+GG_HD void store_partial(int64_t* at, int64v value, int count) {
+  store_partial(reinterpret_cast<double*>(at), bit_cast<doublev>(value), count);
 }
 #endif
 

@@ -15,7 +15,9 @@ from graphgen import _C
 
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
 INDICES = {torch.int32: 0, torch.int64: 1}
+ROWS = {**DTYPES, torch.int32: 3, torch.int64: 4}  # what the ops on rows take
 REDUCES = {"sum": 0, "mean": 1}
+ROW_REDUCES = {**REDUCES, "max": 2, "min": 3, "mul": 4}
 ACTIVATIONS = {"silu": 0, "tanh": 1, "relu": 2, "softplus": 3}
 DISTRIBUTIONS = {"uniform": 0, "normal": 1, "rademacher": 2}
 
@@ -44,6 +46,11 @@ def runs(tensor: Tensor) -> bool:
     """Whether the engine has a kernel for this tensor; the reference implementation serves the others."""
     kind = tensor.device.type
     return (kind == "cpu" or (kind == "cuda" and _CUDA)) and tensor.dtype in DTYPES
+
+
+def runs_rows(tensor: Tensor) -> bool:
+    """The same for the ops on rows, which take integers too."""
+    return (tensor.is_cpu or (tensor.is_cuda and _CUDA)) and tensor.dtype in ROWS
 
 
 def address(tensor: Tensor | None) -> int:

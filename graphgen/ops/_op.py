@@ -286,12 +286,28 @@ def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | No
     return tensor.movedim(dim, 1).flatten(1)
 
 
-def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Tensor, int]:
+def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Any, Any]:
     """vmap as one call per element, for the arguments that no single call can take together."""
-    calls = (op(*(a if d is None else a.select(d, k) for a, d in zip(args, in_dims, strict=True))) for k in range(size))
-    return torch.stack(list(calls)), 0
+
+    def call(element: Callable[[Tensor, int], Tensor]) -> Any:
+        return op(*(a if d is None else element(a, d) for a, d in zip(args, in_dims, strict=True)))
+
+    if size == 0:  # the shapes come from an element of zeros
+        one = call(lambda a, d: a.new_zeros([n for at, n in enumerate(a.shape) if at != d % a.dim()]))
+        empty = [part.new_empty((0, *part.shape)) for part in (one if op.has_many else [one])]
+        return (tuple(empty), (0,) * len(empty)) if op.has_many else (empty[0], 0)
+    calls = [call(lambda a, d, k=k: a.select(d, k)) for k in range(size)]  # type: ignore[misc]
+    if op.has_many:
+        parts = tuple(torch.stack(part) for part in zip(*calls, strict=True))
+        return parts, (0,) * len(parts)
+    return torch.stack(calls), 0
 
 
-def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
-    """The inverse: [rows, size * features] -> ([rows, size, features], 1)."""
-    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1
+def unfold_batch(tensor: Tensor, size: int, features: int | None = None) -> tuple[Tensor, int]:
+    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1).
+
+    Without `features`, a batch of no elements has none.
+    """
+    if features is None:
+        features = tensor.shape[1] // max(size, 1)
+    return tensor.unflatten(1, (size, features)), 1

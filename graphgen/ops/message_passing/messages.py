@@ -85,7 +85,7 @@ def _vmap(order: int):
         folded = [fold_batch(part, dim, size) for part, dim in zip(args[:count], in_dims, strict=False)]
         edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
         out = _products.ops[order](*folded, *edges, rows, size * features, *rest)
-        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
+        return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
 
     return vmap
 

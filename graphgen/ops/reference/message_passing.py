@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,26 +14,196 @@ from graphgen.ops.reference.dense import activation as activate
 from graphgen.ops.reference.dense import activation_derivative
 
 
+def _rows_of(ptr: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For every row the first and the last row of its segment, and whether it is in one (if not, itself)."""
+    row = torch.arange(rows, device=ptr.device)
+    segment = torch.searchsorted(ptr.long(), row, right=True) - 1
+    inside = (segment >= 0) & (segment < ptr.numel() - 1)
+    at = torch.where(inside, segment, 0)
+    bounds = torch.cat([ptr.long(), ptr.long()[-1:]])
+    return torch.where(inside, bounds[at], row), torch.where(inside, bounds[at + 1] - 1, row), inside
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1,) * (like.dim() - 1))
+
+
 def segment_reduce(src: Tensor, ptr: Tensor, reduce: str = "sum") -> Tensor:
     """See :func:`graphgen.ops.segment_reduce`."""
+    if reduce in ("max", "min"):
+        return _segment_extreme(src, ptr, reduce)[0]
     lengths = ptr.diff()
+    if reduce == "mul":
+        first, _, _ = _rows_of(ptr, src.shape[0])
+        through = _products_before(src, torch.zeros_like(src), first)[0] * src
+        end = torch.where(lengths > 0, ptr[1:] - 1, src.shape[0])
+        return torch.cat([through, torch.ones_like(src[:1]) if len(src) else src.new_ones(1, *src.shape[1:])])[end]
     segment = torch.arange(lengths.numel(), device=src.device).repeat_interleave(lengths)
     covered = src[int(ptr[0]) : int(ptr[-1])]
     out = src.new_zeros((lengths.numel(), *src.shape[1:])).index_add(0, segment, covered)
-    if reduce == "mean":
-        out = out / lengths.clamp(min=1).view(-1, *(1,) * (src.dim() - 1)).to(src.dtype)
-    return out
+    return _over(out, lengths) if reduce == "mean" else out
+
+
+def _over(total: Tensor, counts: Tensor) -> Tensor:
+    counts = _per_row(counts.clamp(min=1), total).to(total.dtype)
+    return total / counts if total.dtype.is_floating_point else total.div(counts, rounding_mode="floor")
+
+
+def segment_max(src: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.segment_max`."""
+    return _segment_extreme(src, ptr, "max")
+
+
+def segment_min(src: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.segment_min`."""
+    return _segment_extreme(src, ptr, "min")
+
+
+def _segment_extreme(src: Tensor, ptr: Tensor, reduce: str) -> tuple[Tensor, Tensor]:
+    lengths = ptr.diff()
+    segment = torch.arange(lengths.numel(), device=src.device).repeat_interleave(lengths)
+    index = (int(ptr[0]) + torch.arange(segment.numel(), device=src.device), segment)
+    return _extreme(src, *index, lengths.numel(), reduce)
+
+
+def _extreme(src: Tensor, row: Tensor, target: Tensor, size: int, reduce: str) -> tuple[Tensor, Tensor]:
+    """The largest (smallest) of the given rows of src that go to each target, and which row that is."""
+    flat = src.reshape(src.shape[0], prod(src.shape[1:]))
+    rows, kind = flat[row].detach(), torch.finfo if src.dtype.is_floating_point else torch.iinfo
+    low, how = (kind(src.dtype).min, "amax") if reduce == "max" else (kind(src.dtype).max, "amin")
+    to = target.unsqueeze(1).expand_as(rows)
+    best = rows.new_full((size, rows.shape[1]), low).scatter_reduce(0, to, rows, how, include_self=False)
+    wins = (rows == best[target]) | (rows.isnan() & best[target].isnan())
+    named = torch.where(wins, row.unsqueeze(1), src.shape[0])
+    nobody = named.new_full(best.shape, src.shape[0])
+    arg = nobody.scatter_reduce(0, to, named, "amin")
+    return pick(flat, arg).reshape(size, *src.shape[1:]), arg.reshape(size, *src.shape[1:])
+
+
+def pick(src: Tensor, arg: Tensor) -> Tensor:
+    """``out[s, f] = src[arg[s, f], f]``, or 0 where arg is no row of src [R, F]."""
+    outside = (arg < 0) | (arg >= src.shape[0])
+    return torch.cat([src, src.new_zeros(1, src.shape[1])]).gather(0, torch.where(outside, src.shape[0], arg))
+
+
+def place(src: Tensor, arg: Tensor, rows: int) -> Tensor:
+    """The transpose of :func:`pick`: ``out[arg[s, f], f] = src[s, f]``."""
+    outside = (arg < 0) | (arg >= rows)
+    return src.new_zeros(rows + 1, src.shape[1]).scatter(0, torch.where(outside, rows, arg), src)[:rows]
 
 
 def segment_broadcast(src: Tensor, ptr: Tensor, rows: int, reduce: str = "sum") -> Tensor:
     """See :func:`graphgen.ops.segment_broadcast`."""
     lengths = ptr.diff()
     if reduce == "mean":
-        src = src / lengths.clamp(min=1).view(-1, *(1,) * (src.dim() - 1)).to(src.dtype)
+        src = _over(src, lengths)
     covered = src.repeat_interleave(lengths, dim=0)
     before = src.new_zeros((int(ptr[0]), *src.shape[1:]))
     after = src.new_zeros((rows - int(ptr[-1]), *src.shape[1:]))
     return torch.cat([before, covered, after])
+
+
+def _products_before(src: Tensor, along: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of the rows from `first` up to each row, that one left out, and its derivative along `along`.
+
+    A scan by doubling: no quotient, so zeros are no exception, and nothing that torch could not differentiate again.
+    """
+    rows = torch.arange(src.shape[0], device=src.device)
+
+    def earlier(values: Tensor, distance: int, missing: int) -> Tensor:
+        moved = torch.cat([torch.full_like(values[:distance], missing), values[:-distance]])
+        return torch.where(_per_row(rows - distance >= first, values), moved, missing)
+
+    value, tangent = earlier(src, 1, 1), earlier(along, 1, 0)
+    distance = 1
+    while distance < src.shape[0]:
+        before = earlier(value, distance, 1)
+        tangent = earlier(tangent, distance, 0) * value + before * tangent
+        value = before * value
+        distance *= 2
+    return value, tangent
+
+
+def _products_around(src: Tensor, along: Tensor, ptr: Tensor) -> tuple[Tensor, ...]:
+    first, last, inside = _rows_of(ptr, src.shape[0])
+    before = _products_before(src, along, first)
+    behind = _products_before(src.flip(0), along.flip(0), src.shape[0] - 1 - last.flip(0))
+    return *before, *(part.flip(0) for part in behind), _per_row(inside, src)
+
+
+def segment_others(src: Tensor, ptr: Tensor) -> Tensor:
+    """The product of the other rows of a row's segment; 0 for a row in no segment."""
+    before, _, behind, _, inside = _products_around(src, torch.zeros_like(src), ptr)
+    return torch.where(inside, before * behind, 0)
+
+
+def segment_others_along(src: Tensor, along: Tensor, ptr: Tensor) -> Tensor:
+    """The derivative of :func:`segment_others` at src along `along`."""
+    before, d_before, behind, d_behind, inside = _products_around(src, along, ptr)
+    return torch.where(inside, d_before * behind + before * d_behind, 0)
+
+
+def _spread(index: Tensor, like: Tensor, dim: int) -> Tensor:
+    """The index as large as `like`, but for its own length along dim: 1-D counts along dim, others from the front."""
+    shape = [1] * (dim % like.dim()) + list(index.shape) if index.dim() == 1 else list(index.shape)
+    index = index.reshape(shape + [1] * (like.dim() - len(shape))).long()
+    return index.expand([-1 if at == dim % like.dim() else size for at, size in enumerate(like.shape)])
+
+
+def _check_range(index: Tensor, size: int) -> None:
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= size):
+        raise IndexError(f"index: {int(index.min())} to {int(index.max())} is not within [0, {size})")
+
+
+def _scatter_arguments(src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> tuple[Tensor, int]:
+    size = dim_size if dim_size is not None else int(index.max()) + 1 if index.numel() else 0
+    _check_range(index, size)
+    index = _spread(index, src, dim)
+    return index.expand_as(src), size
+
+
+def scatter(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None, reduce: str = "sum") -> Tensor:
+    """See :func:`graphgen.ops.scatter`."""
+    if reduce in ("max", "min"):
+        return _scatter_extreme(src, index, dim, dim_size, reduce)[0]
+    index, size = _scatter_arguments(src, index, dim, dim_size)
+    shape = list(src.shape)
+    shape[dim] = size
+    if reduce == "mul":
+        return src.new_ones(shape).scatter_reduce(dim, index, src, "prod")
+    out = src.new_zeros(shape).scatter_add(dim, index, src)
+    if reduce == "mean":
+        counts = torch.zeros_like(out).scatter_add(dim, index, torch.ones_like(src)).clamp(min=1)
+        out = out / counts if out.dtype.is_floating_point else out.div(counts, rounding_mode="floor")
+    return out
+
+
+def _scatter_extreme(src: Tensor, index: Tensor, dim: int, dim_size: int | None, reduce: str) -> tuple[Tensor, Tensor]:
+    index, size = _scatter_arguments(src, index, dim, dim_size)
+    length, rest = src.shape[dim], [n for at, n in enumerate(src.shape) if at != dim % src.dim()]
+    columns = prod(rest)
+    keys = index.movedim(dim, 0).reshape(length, columns) * columns + torch.arange(columns, device=src.device)
+    elements = src.movedim(dim, 0).reshape(length * columns)
+    row = torch.arange(length * columns, device=src.device)
+    values, arg = _extreme(elements, row, keys.flatten(), size * columns, reduce)
+    position = arg // max(columns, 1)
+    return tuple(part.reshape(size, *rest).movedim(0, dim) for part in (values, position))  # type: ignore[return-value]
+
+
+def scatter_max(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.scatter_max`."""
+    return _scatter_extreme(src, index, dim, dim_size, "max")
+
+
+def scatter_min(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.scatter_min`."""
+    return _scatter_extreme(src, index, dim, dim_size, "min")
+
+
+def gather(src: Tensor, index: Tensor, dim: int = 0) -> Tensor:
+    """See :func:`graphgen.ops.gather`."""
+    _check_range(index, src.shape[dim])
+    return src.gather(dim, _spread(index, src, dim))
 
 
 def _messages(x: Tensor, graph: GraphBatch, weight: Tensor | None) -> Tensor:
@@ -44,14 +215,14 @@ def _messages(x: Tensor, graph: GraphBatch, weight: Tensor | None) -> Tensor:
 def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """See :func:`graphgen.ops.neighbor_reduce`."""
     if reduce in ("max", "min"):
-        return _extreme(x, graph, weight, reduce)[0]
+        return _neighbor_extreme(x, graph, weight, reduce)[0]
     out = torch.zeros_like(x).index_add(0, graph.target, _messages(x, graph, weight))
     if reduce == "mean":
         out = out / graph.degree.clamp(min=1).view(-1, *(1,) * (x.dim() - 1)).to(x.dtype)
     return out
 
 
-def _extreme(x: Tensor, graph: GraphBatch, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
+def _neighbor_extreme(x: Tensor, graph: GraphBatch, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
     messages = _messages(x, graph, weight)
     row = graph.target.long().view(-1, *(1,) * (x.dim() - 1)).expand_as(messages)
     extreme = torch.zeros_like(x).scatter_reduce(
@@ -67,12 +238,12 @@ def _extreme(x: Tensor, graph: GraphBatch, weight: Tensor | None, reduce: str) -
 
 def neighbor_max(x: Tensor, graph: GraphBatch, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See :func:`graphgen.ops.neighbor_max`."""
-    return _extreme(x, graph, weight, "max")
+    return _neighbor_extreme(x, graph, weight, "max")
 
 
 def neighbor_min(x: Tensor, graph: GraphBatch, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See :func:`graphgen.ops.neighbor_min`."""
-    return _extreme(x, graph, weight, "min")
+    return _neighbor_extreme(x, graph, weight, "min")
 
 
 def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
