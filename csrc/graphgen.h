@@ -133,29 +133,36 @@ typedef struct {
 } gg_group_rows_params;
 gg_status gg_group_rows(const gg_group_rows_params* params, const gg_place* place);
 
-// out[i] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[edge[s]] * x[neighbor[s]].
+// out[i, f] = reduce over slots s in [rowptr[i], rowptr[i+1]) of weight[e, head(f)] * x[neighbor[s], f], e = edge[s]
+// and head(f) = f / (features / heads): one weight an edge is one head, one a feature as many heads as features. With
+// arg, which sums only, a term counts where arg[i, f] == e, or where arg[neighbor[s], f] == e if arg_of_neighbor: that
+// is the derivative of a maximum by its terms, and its transpose.
 typedef struct {
   const void* x;         // [M, features] dtype
-  const void* weight;    // [E] dtype, or null for 1
+  const void* weight;    // [E, heads] dtype, or null for 1
+  const int64_t* arg;    // [rows, features], or [M, features] if arg_of_neighbor; null: every term counts
   const void* rowptr;    // [rows + 1] index
   const void* neighbor;  // [E] index, values in [0, M)
-  const void* edge;      // [E] index, or null for the identity
+  const void* edge;      // [E] index, rising within a row; or null for the identity
   void* out;             // [rows, features] dtype
-  int64_t rows, features;
-  int32_t dtype, index, reduce;
+  int64_t* out_arg;      // GG_MAX, GG_MIN: [rows, features], the first edge that has the value, E if none; or null
+  int64_t rows, features, heads, edges;
+  int32_t dtype, index, reduce, arg_of_neighbor;
 } gg_neighbor_reduce_params;
 gg_status gg_neighbor_reduce(const gg_neighbor_reduce_params* params, const gg_place* place);
 
-// out[edge[s]] = <target[i], source[neighbor[s]]> for every slot s of row i.
+// out[e, h] = sum over the features f of head h of target[i, f] * source[neighbor[s], f] for every slot s of row i,
+// e = edge[s]. With arg, only the features where arg[i, f] == e, or arg[neighbor[s], f] == e, count.
 typedef struct {
   const void* target;    // [rows, features] dtype
   const void* source;    // [M, features] dtype
+  const int64_t* arg;    // [rows, features], or [M, features] if arg_of_neighbor; or null
   const void* rowptr;    // [rows + 1] index
   const void* neighbor;  // [E] index
   const void* edge;      // [E] index, or null for the identity
-  void* out;             // [E] dtype
-  int64_t rows, features;
-  int32_t dtype, index;
+  void* out;             // [E, heads] dtype
+  int64_t rows, features, heads;
+  int32_t dtype, index, arg_of_neighbor;
 } gg_edge_dot_params;
 gg_status gg_edge_dot(const gg_edge_dot_params* params, const gg_place* place);
 
@@ -180,6 +187,22 @@ typedef struct {
   int32_t dtype, index;
 } gg_edge_softmax_slope_params;
 gg_status gg_edge_softmax_slope(const gg_edge_softmax_slope_params* params, const gg_place* place);
+
+// Per head h: out[i, h] = sum over slots s of row i of p_s * v[j, h], j = neighbor[s], with p the softmax over the
+// slots of scale * <q[i, h], k[j, h]> + bias[s, h]. 0 for a row without slots.
+typedef struct {
+  const void* q;         // [rows, heads, width] dtype
+  const void* k;         // [M, heads, width] dtype
+  const void* v;         // [M, heads, value_width] dtype
+  const void* bias;      // [E, heads] dtype, or null for 0
+  const void* rowptr;    // [rows + 1] index
+  const void* neighbor;  // [E] index
+  void* out;             // [rows, heads, value_width] dtype
+  int64_t rows, heads, width, value_width;
+  double scale;
+  int32_t dtype, index;
+} gg_neighbor_attention_params;
+gg_status gg_neighbor_attention(const gg_neighbor_attention_params* params, const gg_place* place);
 
 // out[e] = <a[i] - a[j], b[i] - b[j]> for every edge e: j = neighbor[e] -> i, e in [rowptr[i], rowptr[i+1]); with
 // root its square root, which for b = a is the edge's length.

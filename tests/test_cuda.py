@@ -332,3 +332,38 @@ def test_offsets_beyond_thirty_one_bits():
     ptr, alone = torch.tensor([0, rows - 1, rows], device=DEVICE), torch.tensor([0, 1], device=DEVICE)
     noise = ops.uniform(ptr, features, 1)
     assert torch.equal(noise[-1:], ops.uniform(alone, features, 1, graph_ids=alone[1:]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("heads", "width"), [(1, 1), (1, 5), (3, 1), (4, 16), (16, 1), (2, 7), (8, 8), (3, 130)])
+def test_neighbors_of_heads_with_extremes_and_attention(make_graph, dtype, heads, width):
+    for k, rows in enumerate([0, 1, 33, 1000]):
+        graph = make_graph(k, sizes=sizes_of(rows), edges_per_node=2.5, index=INDICES[k % 2], device=DEVICE)
+        n, e = graph.num_nodes, graph.num_edges
+        x, y, z = (randn(n, heads, width, seed=j, dtype=dtype) for j in (1, 2, 3))
+        weight = randn(e, heads, seed=4, dtype=dtype)
+        for reduce in ("sum", "mean", "max", "min"):
+            leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
+            wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+            poison()
+            out = ops.neighbor_reduce(leaves[0], graph, leaves[1], reduce)
+            exact = reference.neighbor_reduce(wide[0], graph, wide[1], reduce)
+            check(out, exact, reference.neighbor_reduce(wide[0].abs(), graph, wide[1].abs()))
+            found = torch.autograd.grad(out.sum(), leaves)
+            for a, b in zip(found, torch.autograd.grad(exact.sum(), wide), strict=True):
+                check(a, b, 10.0 * (1 + width))
+            flat, every = x.flatten(1), weight.repeat_interleave(width, 1)
+            assert torch.equal(ops.neighbor_reduce(flat, graph, every, reduce), out.flatten(1))
+        poison()
+        values, arg = ops.neighbor_max(x, graph, weight)
+        on_cpu = ops.neighbor_max(x.cpu(), graph.to("cpu"), weight.cpu())
+        assert torch.equal(values.cpu(), on_cpu[0]) and torch.equal(arg.cpu(), on_cpu[1])
+        check(
+            ops.edge_dot(x, y, graph),
+            reference.edge_dot(x.double(), y.double(), graph),
+            reference.edge_dot(x.double().abs(), y.double().abs(), graph),
+        )
+        poison()
+        attended = ops.neighbor_attention(x, y, z, graph, weight)
+        exact = reference.neighbor_attention(x.double(), y.double(), z.double(), graph, weight.double())
+        check(attended, exact, 100.0)

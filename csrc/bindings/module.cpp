@@ -120,20 +120,39 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "neighbor_reduce",
-      [](Address x, Address weight, Address rowptr, Address neighbor, Address edge, Address result, int64_t rows,
-         int64_t features, int dtype, int index, int reduce, int device, int threads, Address stream) {
-        gg_neighbor_reduce_params p{in(x), in(weight), in(rowptr), in(neighbor), in(edge), out(result),
-                                    rows,  features,   dtype,      index,        reduce};
+      [](Address x, Address weight, Address arg, Address rowptr, Address neighbor, Address edge, Address result,
+         Address result_arg, int64_t rows, int64_t features, int64_t heads, int64_t edges, int dtype, int index,
+         int reduce, int arg_of_neighbor, int device, int threads, Address stream) {
+        gg_neighbor_reduce_params p{in(x),
+                                    in(weight),
+                                    static_cast<const int64_t*>(in(arg)),
+                                    in(rowptr),
+                                    in(neighbor),
+                                    in(edge),
+                                    out(result),
+                                    static_cast<int64_t*>(out(result_arg)),
+                                    rows,
+                                    features,
+                                    heads,
+                                    edges,
+                                    dtype,
+                                    index,
+                                    reduce,
+                                    arg_of_neighbor};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_neighbor_reduce(&p, &where));
       },
       release());
   module.def(
       "edge_dot",
-      [](Address target, Address source, Address rowptr, Address neighbor, Address edge, Address result, int64_t rows,
-         int64_t features, int dtype, int index, int device, int threads, Address stream) {
-        gg_edge_dot_params p{in(target),  in(source), in(rowptr), in(neighbor), in(edge),
-                             out(result), rows,       features,   dtype,        index};
+      [](Address target, Address source, Address arg, Address rowptr, Address neighbor, Address edge, Address result,
+         int64_t rows, int64_t features, int64_t heads, int dtype, int index, int arg_of_neighbor, int device,
+         int threads, Address stream) {
+        gg_edge_dot_params p{in(target),     in(source),   static_cast<const int64_t*>(in(arg)),
+                             in(rowptr),     in(neighbor), in(edge),
+                             out(result),    rows,         features,
+                             heads,          dtype,        index,
+                             arg_of_neighbor};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_edge_dot(&p, &where));
       },
@@ -156,6 +175,17 @@ PYBIND11_MODULE(_C, module) {
                                        heads,           dtype,         index};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_edge_softmax_slope(&p, &where));
+      },
+      release());
+  module.def(
+      "neighbor_attention",
+      [](Address q, Address k, Address v, Address bias, Address rowptr, Address neighbor, Address result, int64_t rows,
+         int64_t heads, int64_t width, int64_t value_width, double scale, int dtype, int index, int device, int threads,
+         Address stream) {
+        gg_neighbor_attention_params p{in(q), in(k), in(v), in(bias),    in(rowptr), in(neighbor), out(result),
+                                       rows,  heads, width, value_width, scale,      dtype,        index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_neighbor_attention(&p, &where));
       },
       release());
   module.def(

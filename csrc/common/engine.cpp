@@ -127,12 +127,24 @@ static gg_status check(const gg_group_rows_params& p, const gg_place& place) {
 static gg_status check(const gg_segment_broadcast_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2), check_segments(p, place)});
 }
-static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
-  return first_failure({check_code("index", p.index, 2), check_code("reduce", p.reduce, 2)});
+static gg_status check_heads(int64_t heads, int64_t features) {
+  if (features == 0 || (heads > 0 && features % heads == 0)) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "%lld features are not a multiple of %lld heads", static_cast<long long>(features),
+              static_cast<long long>(heads));
 }
-static gg_status check(const gg_edge_dot_params& p, const gg_place&) { return check_code("index", p.index, 2); }
+static gg_status check(const gg_neighbor_reduce_params& p, const gg_place&) {
+  if (p.arg && p.reduce != GG_SUM) return fail(GG_INVALID_ARGUMENT, "neighbor_reduce: only a sum takes arg");
+  return first_failure(
+      {check_code("index", p.index, 2), check_code("reduce", p.reduce, 4), check_heads(p.heads, p.features)});
+}
+static gg_status check(const gg_edge_dot_params& p, const gg_place&) {
+  return first_failure({check_code("index", p.index, 2), check_heads(p.heads, p.features)});
+}
 static gg_status check(const gg_edge_softmax_params& p, const gg_place&) { return check_code("index", p.index, 2); }
 static gg_status check(const gg_edge_softmax_slope_params& p, const gg_place&) {
+  return check_code("index", p.index, 2);
+}
+static gg_status check(const gg_neighbor_attention_params& p, const gg_place&) {
   return check_code("index", p.index, 2);
 }
 static gg_status check(const gg_edge_difference_dot_params& p, const gg_place&) {

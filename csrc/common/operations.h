@@ -12,6 +12,7 @@
   DO(group_rows)          \
   DO(neighbor_reduce)     \
   DO(edge_dot)            \
+  DO(neighbor_attention)  \
   DO(edge_softmax)        \
   DO(edge_softmax_slope)  \
   DO(edge_difference_dot) \

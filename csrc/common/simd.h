@@ -245,6 +245,30 @@ GG_HD void for_each_tile(int64_t features, Body&& body) {
   if (f < features) body(Tile<Storage, 1, true>{f, static_cast<int>(features - f)});
 }
 
+// The value where the mask is set (all bits of a lane), else 0.
+template <class Vector>
+GG_HD Vector where(typename RealTraits<Vector>::Integer mask, Vector value) {
+  return bit_cast<Vector>(bit_cast<typename RealTraits<Vector>::Integer>(value) & mask);
+}
+
+// The lanes added in pairs, halves first: as many steps as the logarithm of their number.
+template <class Scalar, int Lanes>
+GG_HD Scalar sum_of_lanes(const Scalar (&lane)[Lanes]) {
+  if constexpr (Lanes == 1) {
+    return lane[0];
+  } else {
+    Scalar half[Lanes / 2];
+    for (int k = 0; k < Lanes / 2; ++k) half[k] = lane[k] + lane[k + Lanes / 2];
+    return sum_of_lanes(half);
+  }
+}
+template <class Vector>
+GG_HD typename RealTraits<Vector>::Scalar sum_of_lanes(Vector value) {
+  typename RealTraits<Vector>::Scalar lane[sizeof(Vector) / sizeof(typename RealTraits<Vector>::Scalar)];
+  __builtin_memcpy(lane, &value, sizeof value);
+  return sum_of_lanes(lane);
+}
+
 // The same with two kinds of tile only, for bodies that are large: `vectors` wide, or the rest vector by vector.
 template <class Storage, int vectors, class Body>
 GG_HD void for_each_coarse_tile(int64_t features, Body&& body) {

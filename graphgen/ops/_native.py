@@ -72,4 +72,10 @@ def call(function: Callable[..., int], on: Tensor, *arguments: Any) -> None:
         with torch.cuda.device(on.device):
             status = function(*arguments, *_cuda_place(on))
     if status:
+        check(status)
+
+
+def check(status: int) -> None:
+    """Turn what an engine call returned into the Python error it is."""
+    if status:
         raise _ERRORS.get(status, RuntimeError)(_C.message())

@@ -67,43 +67,6 @@ def test_segment_broadcast_values(assert_near, lay_out, seed, features, dtype, i
     FEATURES,
     st.sampled_from(DTYPES),
     st.sampled_from(INDICES),
-    st.sampled_from(REDUCES),
-    LAYOUTS,
-    st.booleans(),
-)
-def test_neighbor_reduce_values(
-    make_graph, assert_near, lay_out, seed, features, dtype, index, reduce, layout, weighted
-):
-    graph = make_graph(seed, index=index)
-    x = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
-    weight = randn(2 * graph.num_edges, seed=seed + 1, dtype=dtype)[::2] if weighted else None
-    out = ops.neighbor_reduce(x, graph, weight, reduce)
-    assert out.dtype == dtype
-    exact = weight if weight is None else weight.double()
-    size = weight if weight is None else weight.double().abs()
-    assert_near(
-        out,
-        reference.neighbor_reduce(x.double(), graph, exact, reduce),
-        reference.neighbor_reduce(x.double().abs(), graph, size, reduce),
-    )
-
-
-@given(SEEDS, FEATURES, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS, LAYOUTS)
-def test_edge_dot_values(make_graph, assert_near, lay_out, seed, features, dtype, index, layout, other):
-    graph = make_graph(seed, index=index)
-    target = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
-    source = lay_out(randn(graph.num_nodes, features, seed=seed + 1, dtype=dtype), other)
-    out = ops.edge_dot(target, source, graph)
-    assert out.dtype == dtype
-    a, b = target.double(), source.double()
-    assert_near(out, reference.edge_dot(a, b, graph), reference.edge_dot(a.abs(), b.abs(), graph))
-
-
-@given(
-    SEEDS,
-    FEATURES,
-    st.sampled_from(DTYPES),
-    st.sampled_from(INDICES),
     st.sampled_from(ACTIVATIONS),
     LAYOUTS,
     LAYOUTS,
@@ -139,7 +102,6 @@ def test_nan_goes_where_its_edges_go_and_nowhere_else(make_graph):
     source[2, 4] = torch.nan
     hit = reference.neighbor_reduce(source, graph).isnan()
     assert 0 < int(hit.sum()) < hit.numel()
-    assert torch.equal(ops.neighbor_reduce(source, graph).isnan(), hit)
     zero = torch.zeros_like(source)
     for activation in ACTIVATIONS:
         assert torch.equal(ops.message_sum(zero, source, torch.zeros(3, 7), graph, activation).isnan(), hit)
@@ -158,7 +120,6 @@ def test_other_dtypes_get_the_reference(make_graph):
     graph = make_graph(1, sizes=[5, 4])
     x = randn(9, 3, seed=0, dtype=torch.float16)
     bias = randn(3, 3, seed=1, dtype=torch.float16)
-    assert torch.equal(ops.neighbor_reduce(x, graph), reference.neighbor_reduce(x, graph))
     assert torch.equal(ops.segment_reduce(x, graph.ptr), reference.segment_reduce(x, graph.ptr))
     expected = reference.message_sum(x, x, bias, graph)
     assert torch.equal(ops.message_sum(x, x, bias, graph), expected)
@@ -170,7 +131,7 @@ def test_other_dtypes_get_the_reference(make_graph):
 def cases(make_graph):
     """Every op as (name, function, float64 leaves), on graphs with empty and isolated parts."""
     graph = make_graph(11, sizes=[4, 0, 5, 1])
-    n, e = graph.num_nodes, graph.num_edges
+    n = graph.num_nodes
     ptr = torch.tensor([1, 3, 3, 8])
     for reduce in REDUCES:
         yield f"segment_reduce {reduce}", lambda s, r=reduce: ops.segment_reduce(s, ptr, r), (leaf(n, 3, seed=1),)
@@ -179,17 +140,6 @@ def cases(make_graph):
             lambda s, r=reduce: ops.segment_broadcast(s, ptr, n, r),
             (leaf(3, 3, seed=2),),
         )
-        yield (
-            f"neighbor_reduce {reduce}",
-            lambda x, r=reduce: ops.neighbor_reduce(x, graph, reduce=r),
-            (leaf(n, 3, seed=3),),
-        )
-        yield (
-            f"neighbor_reduce weighted {reduce}",
-            lambda x, w, r=reduce: ops.neighbor_reduce(x, graph, w, r),
-            (leaf(n, 3, seed=4), leaf(e, seed=5)),
-        )
-    yield "edge_dot", lambda a, b: ops.edge_dot(a, b, graph), (leaf(n, 3, seed=6), leaf(n, 3, seed=7))
     for activation in ACTIVATIONS:
         yield (
             f"message_sum {activation}",
@@ -199,9 +149,7 @@ def cases(make_graph):
 
 
 CASES = [
-    *(f"{op} {r}" for r in REDUCES for op in ("segment_reduce", "segment_broadcast", "neighbor_reduce")),
-    *(f"neighbor_reduce weighted {r}" for r in REDUCES),
-    "edge_dot",
+    *(f"{op} {r}" for r in REDUCES for op in ("segment_reduce", "segment_broadcast")),
     *(f"message_sum {a}" for a in ACTIVATIONS),
 ]
 
@@ -357,11 +305,8 @@ def test_vmap_of_message_sum_over_some_arguments(make_graph, batched):
         torch.testing.assert_close(found[k], ops.message_sum(*one, graph))
 
 
-def test_vmap_of_weights_and_of_boundaries(make_graph):
-    graph = make_graph(3, sizes=[4, 3])
-    x, weights = randn(7, 3, seed=1), randn(5, graph.num_edges, seed=2)
-    found = torch.vmap(lambda w: ops.neighbor_reduce(x, graph, w))(weights)
-    torch.testing.assert_close(found, torch.stack([ops.neighbor_reduce(x, graph, w) for w in weights]))
+def test_vmap_of_boundaries():
+    x = randn(7, 3, seed=1)
     boundaries = torch.tensor([[0, 2, 7], [1, 1, 4]])
     found = torch.vmap(lambda ptr: ops.segment_reduce(x, ptr))(boundaries)
     torch.testing.assert_close(found, torch.stack([ops.segment_reduce(x, ptr) for ptr in boundaries]))
@@ -375,7 +320,6 @@ def test_vmap_and_gradients_of_nothing(make_graph, sizes, features):
     bias = torch.zeros(3, features, dtype=torch.float64)
     functions = {
         "message_sum": (lambda t: ops.message_sum(t, t, bias, graph), n),
-        "neighbor_reduce": (lambda t: ops.neighbor_reduce(t, graph), n),
         "segment_reduce": (lambda t: ops.segment_reduce(t, graph.ptr), graph.num_graphs),
     }
     for function, rows in functions.values():
@@ -386,8 +330,7 @@ def test_vmap_and_gradients_of_nothing(make_graph, sizes, features):
 def registered(make_graph, index):
     """Each registered op with arguments that reach all of its branches."""
     graph = make_graph(6, sizes=[4, 0, 3], index=index)
-    n, e = graph.num_nodes, graph.num_edges
-    edges = (*graph.incoming, *graph.outgoing)
+    n = graph.num_nodes
     turned = graph.transpose
     kinds = (graph.rowptr, graph.col, graph.edge_attr.to(index))
     kinds += (turned.rowptr, turned.col, turned.edge_attr.to(index))
@@ -395,9 +338,6 @@ def registered(make_graph, index):
     space = torch.ops.graphgen
     yield space.segment_reduce, (x, graph.ptr, "mean")
     yield space.segment_broadcast, (leaf(3, 3, seed=3), graph.ptr, n, "mean")
-    yield space.neighbor_reduce, (x, leaf(e, seed=4), *edges, "sum")
-    yield space.neighbor_reduce, (x, None, *edges, "mean")
-    yield space.edge_dot, (x, y, *edges)
     bias = leaf(3, 3, seed=5)
     yield space.message_sum_0, (x, y, bias, *kinds, n, 3, 3, "silu", [0, 2])
     yield space.message_sum_1, (x, y, bias, x, None, None, *kinds, n, 3, 3, "tanh", [0, 1, 2, 3])
@@ -459,16 +399,12 @@ def everything(graph, features, dtype, activation="silu"):
     n = graph.num_nodes
     x, y = (randn(n, features, seed=k, dtype=dtype).requires_grad_() for k in (1, 2))
     bias = randn(3, features, seed=3, dtype=dtype).requires_grad_()
-    weight = randn(graph.num_edges, seed=4, dtype=dtype).requires_grad_()
     grad = randn(n, features, seed=5, dtype=dtype)
     messages = ops.message_sum(x, y, bias, graph, activation)
-    neighbors = ops.neighbor_reduce(x, graph, weight, "mean")
     segments = ops.segment_reduce(x, graph.ptr)
     spread = ops.segment_broadcast(segments, graph.ptr, n, "mean")
-    dots = ops.edge_dot(x, y, graph)
-    out = [messages, neighbors, segments, spread, dots]
+    out = [messages, segments, spread]
     out += torch.autograd.grad(messages, (x, y, bias), grad)
-    out += torch.autograd.grad(neighbors, (x, weight), grad)
     return [t.detach() for t in out]
 
 
@@ -484,13 +420,13 @@ def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(make_graph, th
 
 
 def alone(graph, g):
-    """Graph g of a batch as a batch of its own, and its nodes and edges in the batch."""
+    """Graph g of a batch as a batch of its own, and its nodes in the batch."""
     nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
     edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
     edge_index = graph.edge_index[:, edges] - nodes.start
     kind = graph.edge_attr[edges]
     one = GraphBatch.from_edge_index(edge_index, nodes.stop - nodes.start, edge_attr=kind)
-    return replace(one, num_edge_types=graph.num_edge_types), nodes, edges
+    return replace(one, num_edge_types=graph.num_edge_types), nodes
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -500,28 +436,21 @@ def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, featu
     n = graph.num_nodes
     x, y = (randn(n, features, seed=k, dtype=dtype) for k in (1, 2))
     bias = randn(3, features, seed=3, dtype=dtype)
-    weight = randn(graph.num_edges, seed=4, dtype=dtype)
 
-    def results(graph, nodes, edges):
-        own = [x[nodes].requires_grad_(), y[nodes].requires_grad_(), weight[edges].requires_grad_()]
+    def results(graph, nodes):
+        own = [x[nodes].requires_grad_(), y[nodes].requires_grad_()]
         for activation in ACTIVATIONS:
             messages = ops.message_sum(own[0], own[1], bias, graph, activation)
             yield messages, nodes
-            for part in torch.autograd.grad(messages.square().sum(), own[:2]):
+            for part in torch.autograd.grad(messages.square().sum(), own):
                 yield part, nodes
         for reduce in REDUCES:
-            neighbors = ops.neighbor_reduce(own[0], graph, own[2], reduce)
-            yield neighbors, nodes
-            dx, dweight = torch.autograd.grad(neighbors.square().sum(), (own[0], own[2]))
-            yield dx, nodes
-            yield dweight, edges
             yield ops.segment_reduce(own[0], graph.ptr, reduce), None
-        yield ops.edge_dot(own[0], own[1], graph), edges
 
-    together = list(results(graph, slice(0, n), slice(0, graph.num_edges)))
+    together = list(results(graph, slice(0, n)))
     for g in range(graph.num_graphs):
-        one, nodes, edges = alone(graph, g)
-        for (mine, place), (batched, _) in zip(results(one, nodes, edges), together, strict=True):
+        one, nodes = alone(graph, g)
+        for (mine, place), (batched, _) in zip(results(one, nodes), together, strict=True):
             assert torch.equal(mine, batched[slice(g, g + 1) if place is None else place])
 
 
@@ -559,14 +488,6 @@ def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
         lambda: ops.segment_reduce(x, ptr[:0]),
         lambda: ops.segment_reduce(torch.tensor(1.0), ptr),
         lambda: ops.segment_broadcast(x, ptr, 5),
-        lambda: ops.neighbor_reduce(x[:4], graph),
-        lambda: ops.neighbor_reduce(x[:, 0], graph),
-        lambda: ops.neighbor_reduce(x.to("meta"), graph),
-        lambda: ops.neighbor_reduce(x, graph, torch.zeros(graph.num_edges + 1)),
-        lambda: ops.neighbor_reduce(x, graph, torch.zeros(graph.num_edges).double()),
-        lambda: ops.neighbor_reduce(x, graph, reduce="max"),
-        lambda: ops.edge_dot(x, x[:, :1], graph),
-        lambda: ops.edge_dot(x, x.double(), graph),
         lambda: ops.message_sum(x, x, bias, graph, "gelu"),
         lambda: ops.message_sum(x, x[:, :1], bias, graph),
         lambda: ops.message_sum(x, x, bias[:, :1], graph),
@@ -574,5 +495,5 @@ def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
         lambda: ops.message_sum(x, x, bias, replace(graph, edge_attr=torch.zeros(graph.num_edges))),
     ]
     for call in refused:
-        with pytest.raises(ValueError, match=r"segment_|neighbor_reduce|edge_dot|message_sum"):
+        with pytest.raises(ValueError, match=r"segment_|message_sum"):
             call()

@@ -4,9 +4,10 @@ Sums run in the order of the rows and edges, never by atomics: the same input gi
 number of threads and whatever else is in the batch.
 """
 
+from graphgen.ops.message_passing.attention import neighbor_attention
 from graphgen.ops.message_passing.differences import edge_distance
 from graphgen.ops.message_passing.messages import message_sum
-from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_reduce
+from graphgen.ops.message_passing.neighbors import edge_dot, neighbor_max, neighbor_min, neighbor_reduce
 from graphgen.ops.message_passing.rbf import rbf_neighbor_sum
 from graphgen.ops.message_passing.scatter import gather, scatter, scatter_max, scatter_min
 from graphgen.ops.message_passing.segments import segment_broadcast, segment_max, segment_min, segment_reduce
@@ -18,6 +19,9 @@ __all__ = [
     "edge_softmax",
     "gather",
     "message_sum",
+    "neighbor_attention",
+    "neighbor_max",
+    "neighbor_min",
     "neighbor_reduce",
     "rbf_neighbor_sum",
     "scatter",

@@ -206,13 +206,44 @@ def gather(src: Tensor, index: Tensor, dim: int = 0) -> Tensor:
     return src.gather(dim, _spread(index, src, dim))
 
 
+def _messages(x: Tensor, graph: GraphBatch, weight: Tensor | None) -> Tensor:
+    """[E, ...] weight[e] * x[j], what the kernels never store; a weight has as many dimensions as it varies over."""
+    messages = x[graph.col]
+    return messages if weight is None else weight[(..., *(None,) * (messages.dim() - weight.dim()))] * messages
+
+
 def neighbor_reduce(x: Tensor, graph: GraphBatch, weight: Tensor | None = None, reduce: str = "sum") -> Tensor:
     """See :func:`graphgen.ops.neighbor_reduce`."""
-    messages = x[graph.col] if weight is None else weight.unsqueeze(-1) * x[graph.col]
-    out = x.new_zeros((graph.num_nodes, x.shape[1])).index_add(0, graph.target, messages)
+    if reduce in ("max", "min"):
+        return _neighbor_extreme(x, graph, weight, reduce)[0]
+    out = torch.zeros_like(x).index_add(0, graph.target, _messages(x, graph, weight))
     if reduce == "mean":
-        out = out / graph.degree.clamp(min=1).unsqueeze(-1).to(x.dtype)
+        out = out / graph.degree.clamp(min=1).view(-1, *(1,) * (x.dim() - 1)).to(x.dtype)
     return out
+
+
+def _neighbor_extreme(x: Tensor, graph: GraphBatch, weight: Tensor | None, reduce: str) -> tuple[Tensor, Tensor]:
+    messages = _messages(x, graph, weight)
+    row = graph.target.long().view(-1, *(1,) * (x.dim() - 1)).expand_as(messages)
+    extreme = torch.zeros_like(x).scatter_reduce(
+        0, row, messages.detach(), "amax" if reduce == "max" else "amin", include_self=False
+    )
+    wins = (messages == extreme[graph.target]) | messages.isnan()
+    edge = torch.arange(graph.num_edges, device=x.device).view(-1, *(1,) * (x.dim() - 1))
+    none = torch.full_like(x, graph.num_edges, dtype=torch.int64)
+    arg = none.scatter_reduce(0, row, torch.where(wins, edge, graph.num_edges), "amin")
+    with_none = torch.cat([messages, messages.new_zeros((1, *x.shape[1:]))])
+    return with_none.gather(0, arg), arg
+
+
+def neighbor_max(x: Tensor, graph: GraphBatch, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.neighbor_max`."""
+    return _neighbor_extreme(x, graph, weight, "max")
+
+
+def neighbor_min(x: Tensor, graph: GraphBatch, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """See :func:`graphgen.ops.neighbor_min`."""
+    return _neighbor_extreme(x, graph, weight, "min")
 
 
 def edge_dot(target: Tensor, source: Tensor, graph: GraphBatch) -> Tensor:
@@ -228,6 +259,16 @@ def edge_softmax(logits: Tensor, graph: GraphBatch) -> Tensor:
     highest = logits.new_full(shape, -torch.inf).scatter_reduce(0, index, logits.detach(), "amax")
     terms = torch.exp(logits - highest[target])
     return terms / logits.new_zeros(shape).index_add(0, target, terms)[target]
+
+
+def neighbor_attention(
+    q: Tensor, k: Tensor, v: Tensor, graph: GraphBatch, bias: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """See :func:`graphgen.ops.neighbor_attention`."""
+    if scale is None:
+        scale = q.shape[2] ** -0.5 if q.shape[2] else 1.0
+    logits = edge_dot(q, k, graph) * scale
+    return neighbor_reduce(v, graph, edge_softmax(logits if bias is None else logits + bias, graph))
 
 
 def edge_distance(x: Tensor, graph: GraphBatch) -> Tensor:
