@@ -26,16 +26,8 @@ PYBIND11_MODULE(_C, module) {
       "segment_reduce",
       [](Address src, Address ptr, Address order, Address result, Address arg, int64_t segments, int64_t features,
          int dtype, int index, int reduce, int64_t rows, int device, int threads, Address stream) {
-        gg_segment_reduce_params p{in(src),
-                                   in(ptr),
-                                   in(order),
-                                   out(result),
-                                   static_cast<int64_t*>(out(arg)),
-                                   segments,
-                                   features,
-                                   dtype,
-                                   index,
-                                   reduce,
+        gg_segment_reduce_params p{in(src),  in(ptr),  in(order), out(result), static_cast<int64_t*>(out(arg)),
+                                   segments, features, dtype,     index,       reduce,
                                    rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_reduce(&p, &where));
@@ -45,8 +37,8 @@ PYBIND11_MODULE(_C, module) {
       "segment_broadcast",
       [](Address src, Address ptr, Address order, Address result, int64_t segments, int64_t features, int dtype,
          int index, int reduce, int64_t rows, int device, int threads, Address stream) {
-        gg_segment_broadcast_params p{in(src), in(ptr), in(order), out(result), segments,
-                                      features, dtype,  index,     reduce,      rows};
+        gg_segment_broadcast_params p{in(src),  in(ptr), in(order), out(result), segments,
+                                      features, dtype,   index,     reduce,      rows};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_segment_broadcast(&p, &where));
       },
@@ -63,8 +55,7 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "scatter",
       [](Address src, Address position, Address result, Address arg, Address arrived, int64_t count, int64_t rows,
-         int64_t features, int64_t columns, int dtype, int index, int reduce, int device, int threads,
-         Address stream) {
+         int64_t features, int64_t columns, int dtype, int index, int reduce, int device, int threads, Address stream) {
         gg_scatter_params p{in(src),
                             in(position),
                             out(result),
