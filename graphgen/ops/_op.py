@@ -277,6 +277,22 @@ def _all_results(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any
     return of
 
 
+class Standin:
+    """Stands for a tensor in the arguments of an op, which it is asked to carry out."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Any:
+        raise TypeError(f"linear: not for a {type(self).__name__}")
+
+    def activation(self, kind: str) -> Any:
+        raise TypeError(f"activation: not for a {type(self).__name__}")
+
+    def softmax(self) -> Any:
+        raise TypeError(f"softmax: not for a {type(self).__name__}")
+
+    def message_sum(self, source: Any, edge_bias: Tensor, graph: Any, kind: str) -> Any:
+        raise TypeError(f"message_sum: not for a {type(self).__name__}")
+
+
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     """[rows, features] with a vmap dimension -> [rows, size * features], an unbatched one repeated."""
     if tensor is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphgen import _C
 from graphgen.ops import _native
-from graphgen.ops._op import Op, loop_batch
+from graphgen.ops._op import Op, Standin, loop_batch
 from graphgen.ops._products import Products
 from graphgen.ops.reference import dense as reference
 
@@ -101,6 +101,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: shapes or dtypes that do not fit.
     """
+    if isinstance(x, Standin):
+        return x.linear(weight, bias)
     if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {list(x.shape)} and weight {list(weight.shape)} do not multiply")
     if x.dtype != weight.dtype or (bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[1:])):
@@ -184,7 +186,14 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     """
     if kind not in _native.ACTIVATIONS:
         raise ValueError(f"activation: expected one of {sorted(_native.ACTIVATIONS)}, got {kind!r}")
+    if isinstance(x, Standin):
+        return x.activation(kind)
     return _activations.ops[0](x, kind, (0,))[0]
+
+
+def activation_slope(x: Tensor, direction: Tensor, kind: str) -> Tensor:
+    """The activation's derivative at x times a direction of the same shape."""
+    return _activations.ops[1](x, direction, kind, (0,))[0]
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------
@@ -230,6 +239,8 @@ def softmax(x: Tensor) -> Tensor:
     Raises:
         ValueError: x is not a matrix.
     """
+    if isinstance(x, Standin):
+        return x.softmax()
     if x.dim() != 2:
         raise ValueError(f"softmax: expected x [N, F], got {list(x.shape)}")
     return _softmax(x)

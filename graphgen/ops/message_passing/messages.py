@@ -11,7 +11,7 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
-from graphgen.ops._op import Op, differentiates, eager, fold_batch, unfold_batch
+from graphgen.ops._op import Op, Standin, differentiates, eager, fold_batch, unfold_batch
 from graphgen.ops._products import Products
 from graphgen.ops.message_passing._edges import EDGES, check_nodes
 from graphgen.ops.reference import message_passing as reference
@@ -143,6 +143,8 @@ def message_sum(
         IndexError: an edge type has no row in edge_bias.
         ValueError: shapes, dtypes or devices that do not fit.
     """
+    if isinstance(target, Standin):
+        return target.message_sum(source, edge_bias, graph, activation)
     check_nodes("message_sum", "target", target, graph)
     check_nodes("message_sum", "source", source, graph)
     if activation not in _native.ACTIVATIONS:
@@ -163,6 +165,17 @@ def message_sum(
     arguments = (target, source, edge_bias, *edges)
     turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
     return _products.ops[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
+
+
+def message_tangent(
+    target: Tensor, source: Tensor, edge_bias: Tensor, along_target: Tensor, along_source: Tensor, graph, activation
+) -> Tensor:
+    """[N, F] the derivative of message_sum along changes of target and source."""
+    differentiable = differentiates(target, source, edge_bias, along_target, along_source)
+    edges, turned = _typed_edges(graph), _typed_edges(graph.transpose) if differentiable else (None, None, None)
+    terms = (target, source, edge_bias, along_target, along_source, None)
+    shape = (*target.shape, edge_bias.shape[0])
+    return _products.ops[1](*terms, *edges, *turned, *shape, activation, (TARGET,))[0]
 
 
 def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:
