@@ -73,6 +73,7 @@ class Op:
         push: ``push(args, tangents) -> (result, tangent)`` where both together cost less than the op and its jvp.
         keeps_result: hand vjp and jvp the results too, behind the arguments.
         chooses: the last argument lists which of the schema's results a call gives.
+        watched: how many arguments, from the first, may be traced or differentiated; indices behind them are neither.
     """
 
     def __init__(
@@ -87,11 +88,12 @@ class Op:
         push: Callable[..., tuple[Any, Any]] | None = None,
         keeps_result: bool = False,
         chooses: bool = False,
+        watched: int | None = None,
     ) -> None:
         self.direct = kernel
         self.kernel = lambda *args: kernel(*map(_materialised, args))
         self.vjp, self.jvp, self.vmap, self.push = vjp, jvp, vmap, push or self._push
-        self.keeps_result, self.chooses = keeps_result, chooses
+        self.keeps_result, self.chooses, self.watched = keeps_result, chooses, watched
         self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
         self.function = _make_function(self)
         # Without the search for default arguments that torch adds where setup_context is defined: 15 us a call.
@@ -110,7 +112,7 @@ class Op:
                 return _packed(*self.push(primals, tangents))
         # One pass over the arguments: this is much of what a call on a small molecule costs.
         tracked, differentiable, ready = torch.is_grad_enabled(), forward_ad._current_level >= 0, True
-        for argument in args:
+        for argument in args[: self.watched]:
             if isinstance(argument, Tensor):
                 if _is_traced(argument):
                     return self.registered(*args)

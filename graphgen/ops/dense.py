@@ -167,6 +167,7 @@ def _make_activation(order: int, rules: dict[str, Any]) -> Op:
         _activation_fake,
         vmap=_activation_vmap(order),
         chooses=True,
+        watched=order + 1,
         **rules,
     )
 
@@ -194,6 +195,12 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
 def activation_slope(x: Tensor, direction: Tensor, kind: str) -> Tensor:
     """The activation's derivative at x times a direction of the same shape."""
     return _activations.ops[1](x, direction, kind, (0,))[0]
+
+
+def activation_pushed(x: Tensor, direction: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The activation and that product, in one pass."""
+    slope, value = _activations.ops[1](x, direction, kind, (0, 1))
+    return value, slope
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ def _make(order: int, rules: dict[str, Any]) -> Op:
         _fake(order),
         vmap=_vmap(order),
         chooses=True,
+        watched=3 * (order + 1),
         **rules,
     )
 
@@ -168,14 +169,26 @@ def message_sum(
 
 
 def message_tangent(
-    target: Tensor, source: Tensor, edge_bias: Tensor, along_target: Tensor, along_source: Tensor, graph, activation
+    parts: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor], graph: GraphBatch, activation: str
 ) -> Tensor:
-    """[N, F] the derivative of message_sum along changes of target and source."""
-    differentiable = differentiates(target, source, edge_bias, along_target, along_source)
-    edges, turned = _typed_edges(graph), _typed_edges(graph.transpose) if differentiable else (None, None, None)
-    terms = (target, source, edge_bias, along_target, along_source, None)
-    shape = (*target.shape, edge_bias.shape[0])
-    return _products.ops[1](*terms, *edges, *turned, *shape, activation, (TARGET,))[0]
+    """[N, F] the derivative of message_sum of (target, source, edge_bias) along changes of target and source."""
+    return _order_1(parts, along, graph, activation, (TARGET,))[0]
+
+
+def message_pushed(
+    parts: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor], graph: GraphBatch, activation: str
+) -> tuple[Tensor, Tensor]:
+    """message_sum and that derivative, in one sweep."""
+    tangent, value = _order_1(parts, along, graph, activation, (TARGET, 3 + TARGET))
+    return value, tangent
+
+
+def _order_1(parts, along, graph: GraphBatch, activation: str, wanted: tuple[int, ...]) -> tuple[Tensor, ...]:
+    edges, turned = _typed_edges(graph), (None, None, None)
+    if differentiates(*parts, *along):
+        turned = _typed_edges(graph.transpose)  # type: ignore[assignment]
+    shape = (*parts[0].shape, parts[2].shape[0])
+    return _products.ops[1](*parts, *along, None, *edges, *turned, *shape, activation, wanted)
 
 
 def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
+from graphgen.ops._op import push_forward
+from graphgen.ops.trace.dual import push_dual
 from graphgen.ops.trace.exact import exact
 from graphgen.ops.trace.hutchinson import hutchinson
 from graphgen.ops.trace.local import local
@@ -42,10 +44,12 @@ def divergence(
         distribution: of v, "rademacher" or "normal".
         seed: of the probes.
         graph_ids: [B] what identifies each graph to the noise source; None for 0, 1, 2, ...
-        reach: for "exact": how many rounds of messages f makes of its state, if it is made of graphgen's ops and of
-            sums and products with tensors that do not depend on the state. It is then called with a
-            :class:`~graphgen.ops.trace.local.Pushed` in place of x. With a reach of 1, a field f(v_i, N(v_i)), this
-            is the trace of the diagonal blocks, with 2 and 3 that of balls of radius 1.
+        reach: how many rounds of messages f makes of its state, to be given only if f is made of graphgen's ops and
+            of sums and products with tensors that do not depend on the state; a NeighbourhoodField is. Both methods
+            are then faster: f is called with a stand-in that carries the tangents
+            (:class:`~graphgen.ops.trace.dual.Dual`, :class:`~graphgen.ops.trace.local.Pushed`). With a reach of 1, a
+            field f(v_i, N(v_i)), "exact" is the trace of the diagonal blocks; in general it needs tangents on balls
+            of half the reach around every node only.
 
     Returns:
         f(x) [N, F]; trace [B]; standard error [B]: 0 for "exact", NaN with a single probe.
@@ -63,4 +67,5 @@ def divergence(
         return exact(f, x, graph)
     if method != "hutchinson":
         raise ValueError(f"divergence: method must be 'hutchinson' or 'exact', got {method!r}")
-    return hutchinson(f, x, graph, probes, distribution, seed, graph_ids)
+    push = push_forward if reach is None else push_dual
+    return hutchinson(f, x, graph, probes, distribution, seed, graph_ids, push)

@@ -124,15 +124,8 @@ class Pushed(Standin):
     def message_sum(self, source: Pushed, edge_bias: Tensor, graph: GraphBatch, kind: str) -> Pushed:
         if graph is not self.graph or not isinstance(source, Pushed):
             raise TypeError("message_sum: target and source must both depend on the state, on the divergence's graph")
-        tangent = message_tangent(
-            self.at_home(self.value),
-            self.at_home(source.value),
-            edge_bias,
-            self.tangent,
-            source.tangent,
-            self.balls.graph,
-            kind,
-        )
+        parts = (self.at_home(self.value), self.at_home(source.value), edge_bias)
+        tangent = message_tangent(parts, (self.tangent, source.tangent), self.balls.graph, kind)
         value = self.values.next(message_sum, self.value, source.value, edge_bias, graph, kind)
         return replace(self, value=value, tangent=tangent)
 
