@@ -73,7 +73,6 @@ class Op:
         push: ``push(args, tangents) -> (result, tangent)`` where both together cost less than the op and its jvp.
         keeps_result: hand vjp and jvp the results too, behind the arguments.
         chooses: the last argument lists which of the schema's results a call gives.
-        watched: how many arguments, from the first, may be traced or differentiated; indices behind them are neither.
     """
 
     def __init__(
@@ -88,12 +87,13 @@ class Op:
         push: Callable[..., tuple[Any, Any]] | None = None,
         keeps_result: bool = False,
         chooses: bool = False,
-        watched: int | None = None,
     ) -> None:
+        # Numbers come first; the indices behind them are neither traced nor differentiated, and need not be looked at.
+        self.numbers = numbers = _leading_numbers(schema)
         self.direct = kernel
-        self.kernel = lambda *args: kernel(*map(_materialised, args))
+        self.kernel = lambda *args: kernel(*map(_materialised, args[:numbers]), *args[numbers:])
         self.vjp, self.jvp, self.vmap, self.push = vjp, jvp, vmap, push or self._push
-        self.keeps_result, self.chooses, self.watched = keeps_result, chooses, watched
+        self.keeps_result, self.chooses = keeps_result, chooses
         self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
         self.function = _make_function(self)
         # Without the search for default arguments that torch adds where setup_context is defined: 15 us a call.
@@ -112,7 +112,7 @@ class Op:
                 return _packed(*self.push(primals, tangents))
         # One pass over the arguments: this is much of what a call on a small molecule costs.
         tracked, differentiable, ready = torch.is_grad_enabled(), forward_ad._current_level >= 0, True
-        for argument in args[: self.watched]:
+        for argument in args[: self.numbers or None]:
             if isinstance(argument, Tensor):
                 if _is_traced(argument):
                     return self.registered(*args)
@@ -189,21 +189,28 @@ def eager(*tensors: Tensor | None) -> bool:
     return True
 
 
-def _save(op: Op, ctx: Any, inputs: tuple[Any, ...], output: Any) -> list[Tensor]:
-    """Tensors go where autograd watches over them, everything else beside."""
-    kept = inputs
-    if op.keeps_result:
-        kept = (*inputs, *output) if op.has_many else (*inputs, output)
-    tensors = [argument for argument in kept if isinstance(argument, Tensor)]
-    ctx.save_for_backward(*tensors)
-    ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in kept]
-    return tensors
+# Arguments that are indices, by their names in the schemas.
+_INDICES = {"ptr", "rowptr", "neighbor", "index", "arg", "order"}
+
+
+def _leading_numbers(schema: str) -> int:
+    parameters = [parameter.split() for parameter in schema[1 : schema.index(")")].split(",")]
+    is_number = [kind in ("Tensor", "Tensor?") and name not in _INDICES for kind, name, *_ in parameters]
+    return (*is_number, False).index(False)
+
+
+def _results(op: Op, output: Any) -> tuple[Tensor, ...]:
+    """Those that are kept."""
+    if not op.keeps_result:
+        return ()
+    return output if op.has_many else (output,)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
-    # A pullback of torch.func.vjp outlives its transform, whose wrappers have no data.
-    tensors = map(_unwrap, ctx.saved_tensors)
-    return tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
+    """Arguments, then results kept. A pullback of torch.func.vjp outlives its transform, whose wrappers are empty."""
+    count, rest = ctx.rest
+    tensors = [None if tensor is None else _unwrap(tensor) for tensor in ctx.saved_tensors]
+    return (*tensors[:count], *(_unwrap(a) if isinstance(a, Tensor) else a for a in rest), *tensors[count:])
 
 
 def _make_function(op: Op) -> Any:
@@ -214,7 +221,11 @@ def _make_function(op: Op) -> Any:
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            ctx.save_for_forward(*_save(op, ctx, inputs, output))
+            # Numbers go where autograd watches over them; indices have no past.
+            kept = (*inputs[: op.numbers], *_results(op, output))
+            ctx.save_for_backward(*kept)
+            ctx.save_for_forward(*kept)
+            ctx.rest = op.numbers, inputs[op.numbers :]
             if op.has_many:
                 ctx.set_materialize_grads(False)
                 ctx.mark_non_differentiable(*(part for part in output if not part.dtype.is_floating_point))
@@ -244,12 +255,15 @@ def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Calla
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         _fusing.spoiled = True
-        args = _saved(ctx)
+        tensors = iter(ctx.saved_tensors)
+        args = tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
         chosen = tuple(grads[k] for k in args[-1]) if op.chooses else grads
         return op.vjp(args, chosen if op.has_many else grads[0], ctx.needs_input_grad)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _save(op, ctx, inputs, output)
+        kept = (*inputs, *_results(op, output))
+        ctx.save_for_backward(*(argument for argument in kept if isinstance(argument, Tensor)))
+        ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in kept]
 
     torch.library.register_autograd(f"graphgen::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
     registered = getattr(torch.ops.graphgen, name).default

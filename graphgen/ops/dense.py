@@ -167,7 +167,6 @@ def _make_activation(order: int, rules: dict[str, Any]) -> Op:
         _activation_fake,
         vmap=_activation_vmap(order),
         chooses=True,
-        watched=order + 1,
         **rules,
     )
 

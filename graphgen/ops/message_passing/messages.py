@@ -114,7 +114,6 @@ def _make(order: int, rules: dict[str, Any]) -> Op:
         _fake(order),
         vmap=_vmap(order),
         chooses=True,
-        watched=3 * (order + 1),
         **rules,
     )
 
