@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from graphgen.ops._op import Op
+from graphgen.ops._op import Op, transforming
 
 MAX_ORDER = 3
 Term = tuple[Tensor | None, ...]
@@ -104,5 +105,10 @@ class Products:
             inner = [*terms, direction] if m == 0 else [*terms[:m], direction, *terms[m + 1 :]]
             codes = [code for code in wanted if m == 0 or code // self.parts != m]
             for code, piece in zip(codes, self.gradients(inner, rest, codes), strict=True):
-                total[code] = total[code] + piece if code in total else piece
+                if code not in total:
+                    total[code] = piece
+                elif torch.is_grad_enabled() or transforming():
+                    total[code] = total[code] + piece
+                else:
+                    total[code] += piece  # ours alone: a fresh array would cost more than the sum
         return total
