@@ -30,8 +30,8 @@ def _first(parts: Iterable[Tensor | None]) -> Tensor:
     return next(part for part in parts if part is not None)
 
 
-def _kernel(order: int):
-    count = 3 * (order + 1)
+def _kernel(order: int, mixed: bool):
+    count = 3 * (order + 1 + mixed)
 
     def kernel(*args) -> tuple[Tensor, ...]:
         parts, edges, (rows, features, types, activation, wanted) = (
@@ -41,8 +41,8 @@ def _kernel(order: int):
         )
         like = _first(parts)
         if not _native.runs(like):
-            terms, _ = _products.terms(order, args)
-            return reference.message_gradient(terms, edges, rows, types, activation, wanted)
+            terms, _ = _products.terms(order + mixed, args)
+            return reference.message_gradient(terms, edges, rows, types, activation, wanted, mixed)
         # Contiguous copies live in this tuple until the engine is done with their addresses.
         parts = tuple(part if part is None or part.is_contiguous() else part.contiguous() for part in parts)
         addresses = [0] * 24
@@ -70,6 +70,7 @@ def _kernel(order: int):
             features,
             types,
             order,
+            mixed,
             _native.ACTIVATIONS[activation],
             _native.DTYPES[like.dtype],
             _native.INDICES[edges[0].dtype],
@@ -79,12 +80,14 @@ def _kernel(order: int):
     return kernel
 
 
-def _vmap(order: int):
+def _vmap(order: int, mixed: bool):
+    count = 3 * (order + 1 + mixed)
+
     def vmap(args, in_dims, size):
-        count = 3 * (order + 1)
         folded = [fold_batch(part, dim, size) for part, dim in zip(args[:count], in_dims, strict=False)]
         edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
-        out = _products.ops[order](*folded, *edges, rows, size * features, *rest)
+        op = _products.mixed if mixed else _products.ops[order]
+        out = op(*folded, *edges, rows, size * features, *rest)
         return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
 
     return vmap
@@ -99,20 +102,20 @@ def _fake(order: int):
     return fake
 
 
-def _schema(order: int) -> str:
-    parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1))
+def _schema(order: int, mixed: bool) -> str:
+    parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1 + mixed))
     edges = EDGES.replace("edge", "type")
     results = "(" + ", ".join(["Tensor"] * 3 * (order + 1)) + ")"
     return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> {results}"
 
 
-def _make(order: int, rules: dict[str, Any]) -> Op:
+def _make(order: int, mixed: bool, rules: dict[str, Any]) -> Op:
     return Op(
-        f"message_sum_{order}",
-        _schema(order),
-        _kernel(order),
+        "message_sum_mixed" if mixed else f"message_sum_{order}",
+        _schema(order, mixed),
+        _kernel(order, mixed),
         _fake(order),
-        vmap=_vmap(order),
+        vmap=_vmap(order, mixed),
         chooses=True,
         **rules,
     )
@@ -203,6 +206,7 @@ def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch,
         0,
         *target.shape,
         edge_bias.shape[0],
+        0,
         0,
         _native.ACTIVATIONS[activation],
         _native.DTYPES[target.dtype],
