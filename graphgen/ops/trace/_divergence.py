@@ -13,6 +13,29 @@ from torch import Tensor
 from graphgen.graph import GraphBatch
 from graphgen.ops.trace.exact import exact
 from graphgen.ops.trace.hutchinson import hutchinson
+from graphgen.ops.trace.xtrace import xtrace
+
+METHODS = ["hutchinson", "xtrace", "exact", "auto"]
+
+# The exact trace shares among its tangents what products one by one pay each time: this many of its cost one of those.
+EXACT_TANGENTS_PER_PRODUCT = 4
+# With fewer products xtrace's subspace is too small to repay the half of them that finds it.
+XTRACE_PRODUCTS = 12
+
+
+def choose_method(numbers: int, probes: int) -> str:
+    """What "auto" is: the trace itself where it costs no more than the products asked for, else an estimate by them.
+
+    Args:
+        numbers: n F of the largest graph.
+        probes: how many products Jv may be made.
+
+    Returns:
+        "exact", "xtrace" or "hutchinson".
+    """
+    if numbers <= EXACT_TANGENTS_PER_PRODUCT * probes:
+        return "exact"
+    return "xtrace" if probes >= XTRACE_PRODUCTS else "hutchinson"
 
 
 def divergence(
@@ -31,24 +54,36 @@ def divergence(
         f: [N, F] -> [N, F]; graphs must not influence each other.
         x: [N, F] float32 or float64.
         graph: whose nodes the rows of x are.
-        method: "hutchinson" (mean of v.Jv over random v; unbiased; Hutchinson 1990) or "exact" (one forward
-            tangent per number of the largest graph, all graphs at once; costs max n F field evaluations).
-        probes: Hutchinson's number of v. The same seed gives the same v, so one seed per ODE solve fixes them, as
-            FFJORD (Grathwohl et al. 2019, section 3.1) asks.
-        distribution: of v, "rademacher" or "normal".
+        method: how; "auto" for :func:`choose_method` of the largest graph's n F and probes.
+            "hutchinson": the mean of v.Jv over random v; unbiased (Hutchinson 1990).
+            "xtrace": the same budget spent on a subspace first; unbiased, and exact for graphs of n F <= probes and for
+            J of a rank below probes / 2 (Epperly, Tropp and Webber 2024).
+            "exact": one forward tangent per number of the largest graph, all graphs at once.
+        probes: how many products Jv may be made: Hutchinson's number of v; of xtrace's, half are random. The same seed
+            gives the same v, so one seed per ODE solve fixes them, as FFJORD (Grathwohl et al. 2019, section 3.1) asks.
+        distribution: of Hutchinson's v: "rademacher", fair signs, which see nothing of the Jacobian's diagonal and so
+            have the least variance of all independent entries; "normal"; or "sphere", uniform on the sphere of radius
+            sqrt(n F) of each graph, which knows the trace of a multiple of the identity. xtrace's are always normals,
+            whose lengths it does not use.
         seed: of the probes.
         graph_ids: [B] what identifies each graph to the noise source; None for 0, 1, 2, ...
 
     Returns:
-        f(x) [N, F]; trace [B]; standard error [B]: 0 for "exact", NaN with a single probe.
+        f(x) [N, F]; trace [B]; standard error [B]: 0 where the trace is exact, NaN with a single random v.
 
-    Differentiable in x and in whatever f closes over.
+    Differentiable in x and in whatever f closes over; xtrace's derivatives hold its subspace constant, which leaves
+    them unbiased. A graph's bits do not depend on its batch mates, unless method is "auto", which looks at the largest.
 
     Raises:
-        ValueError: an unknown method or distribution, or probes < 1.
+        ValueError: an unknown method or distribution, probes < 1, or xtrace's probes < 2.
     """
+    if method == "auto":
+        largest = graph.shared("largest", lambda: int(graph.ptr.diff().max()) if graph.num_graphs else 0)
+        method = choose_method(largest * x.shape[1], probes)
     if method == "exact":
         return exact(f, x, graph)
+    if method == "xtrace":
+        return xtrace(f, x, graph, probes, seed, graph_ids)
     if method != "hutchinson":
-        raise ValueError(f"divergence: method must be 'hutchinson' or 'exact', got {method!r}")
+        raise ValueError(f"divergence: method must be one of {METHODS}, got {method!r}")
     return hutchinson(f, x, graph, probes, distribution, seed, graph_ids)
