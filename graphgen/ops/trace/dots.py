@@ -6,7 +6,6 @@ transpose is a linear combination: with these two, orthogonalisation of vectors 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from graphgen import _C
@@ -51,12 +50,12 @@ def _graph_scale_kernel(scale: Tensor, a: Tensor, ptr: Tensor) -> Tensor:
         return reference.graph_scale(scale, a, ptr)
     scale, a, ptr = scale.contiguous(), a.contiguous(), ptr.contiguous()
     if a.dim() == 2:
-        rows, features = shape = a.shape
+        rows, features = a.shape
         count = terms = 1
     else:
         terms, rows, features = a.shape
         count = scale.shape[0]
-        shape = (count, rows, features)
+    shape = a.shape if a.dim() == 2 else (count, rows, features)
     out = a.new_zeros(shape) if a.is_cuda else a.new_empty(shape)
     _native.call(
         _C.graph_combine,
@@ -110,40 +109,28 @@ def _bilinear_jvp(op_of):
     return jvp
 
 
-def _in_front(tensor: Tensor, dim: int, vectors: int) -> Tensor:
-    """A batch of one or several things as several of them."""
-    front = tensor.movedim(dim, 0)
-    return front if tensor.dim() == vectors else front.flatten(0, 1)
-
-
 def _graph_dot_vmap(args, in_dims, size):
     a, b, ptr = args
     if in_dims[2] is not None or None not in in_dims[:2]:
         return loop_batch(_graph_dot, args, in_dims, size)
-    if in_dims[0] is None:
-        return _graph_dot_vmap_left(b, a, ptr, in_dims[1], size, turned=True)
-    return _graph_dot_vmap_left(a, b, ptr, in_dims[0], size, turned=False)
-
-
-def _graph_dot_vmap_left(batched: Tensor, other: Tensor, ptr: Tensor, dim: int, size: int, turned: bool):
-    one = other.dim() == 2
-    many = _in_front(batched, dim, 3 if one else 4)
-    out = _graph_dot(many, other.unsqueeze(0) if one else other, ptr)
-    if one:
-        return out.squeeze(1), 0
-    out = out.unflatten(0, (size, out.shape[0] // max(size, 1)))
-    return (out.transpose(1, 2) if turned else out), 0
+    # The batch of the one joins its vectors, if it has several, for the products of all pairs.
+    left = in_dims[1] is None
+    batched, other = (a, b) if left else (b, a)
+    many = batched.movedim(in_dims[0] if left else in_dims[1], 0)
+    if other.dim() == 2:
+        return _graph_dot(many, other.unsqueeze(0), ptr).squeeze(1), 0
+    out = _graph_dot(many.flatten(0, 1), other, ptr).unflatten(0, many.shape[:2])
+    return (out if left else out.transpose(1, 2)), 0
 
 
 def _graph_scale_vmap(args, in_dims, size):
     scale, a, ptr = args
     if in_dims[0] is None or in_dims[1:] != (None, None):
         return loop_batch(_graph_scale, args, in_dims, size)
-    one = a.dim() == 2
-    if one:
-        return _graph_scale(scale.movedim(in_dims[0], 0).unsqueeze(1), a.unsqueeze(0), ptr), 0
-    out = _graph_scale(scale.movedim(in_dims[0], 0).flatten(0, 1), a, ptr)
-    return out.unflatten(0, (size, out.shape[0] // max(size, 1))), 0
+    many = scale.movedim(in_dims[0], 0)
+    if a.dim() == 2:
+        return _graph_scale(many.unsqueeze(1), a.unsqueeze(0), ptr), 0
+    return _graph_scale(many.flatten(0, 1), a, ptr).unflatten(0, many.shape[:2]), 0
 
 
 def _graph_dot_fake(a: Tensor, b: Tensor, ptr: Tensor) -> Tensor:
@@ -228,8 +215,8 @@ def graph_scale(scale: Tensor, a: Tensor, ptr: Tensor) -> Tensor:
     fits = (a.dim() == 2 and scale.dim() == 1) or (a.dim() == 3 and scale.dim() == 3 and scale.shape[1] == a.shape[0])
     if not fits or scale.dtype != a.dtype or scale.shape[-1] != ptr.shape[0] - 1:
         raise ValueError(
-            f"graph_scale: expected scale [B] and a [N, F], or [K, M, B] and [M, N, F], with B + 1 = {len(ptr)}, of one "
-            f"dtype, got {list(scale.shape)} {scale.dtype} and {list(a.shape)} {a.dtype}"
+            f"graph_scale: expected scale [B] and a [N, F], or [K, M, B] and [M, N, F], of one dtype and with "
+            f"B + 1 = {len(ptr)}, got {list(scale.shape)} {scale.dtype} and {list(a.shape)} {a.dtype}"
         )
     _check_ptr("graph_scale", ptr, a)
     if eager(scale, a):

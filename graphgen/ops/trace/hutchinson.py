@@ -10,9 +10,7 @@ from torch import Tensor
 from graphgen.graph import GraphBatch
 from graphgen.ops._op import push_forward
 from graphgen.ops.trace.dots import graph_dot
-from graphgen.ops.trace.probes import draw_probe
-
-DISTRIBUTIONS = ("rademacher", "normal", "sphere")
+from graphgen.ops.trace.probes import check_probes, draw_probe
 
 
 def hutchinson(
@@ -25,10 +23,7 @@ def hutchinson(
     graph_ids: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of v.Jv over random v with covariance 1 (Hutchinson 1990), see :func:`graphgen.ops.divergence`."""
-    if distribution not in DISTRIBUTIONS or probes < 1:
-        raise ValueError(
-            f"divergence: needs a distribution of {list(DISTRIBUTIONS)} and probes >= 1, got {distribution!r}, {probes}"
-        )
+    check_probes("divergence", distribution, probes)
     estimates = []
     for probe in range(probes):
         v = draw_probe(graph, x.shape[1], distribution, seed, probe, graph_ids, x.dtype)

@@ -13,7 +13,8 @@ from graphgen.ops.reference import noise as noise_reference
 from graphgen.ops.reference import trace as reference
 from graphgen.ops.trace.dots import graph_dot, graph_scale
 
-_PROBES = ("rademacher", "normal")
+DISTRIBUTIONS = ("rademacher", "normal", "sphere")
+_PROBES = DISTRIBUTIONS[:2]  # whose entries are independent: one can be made without the others
 _PROBE = "int seed, int stream, int step, Tensor? graph_ids, str distribution"
 
 
@@ -106,7 +107,7 @@ def probe_dot(
     pushed: Tensor,
     ptr: Tensor,
     seed: int,
-    stream: int = noise.Stream.PROBE,
+    stream: int = 0,
     step: int = 0,
     graph_ids: Tensor | None = None,
     distribution: str = "rademacher",
@@ -135,6 +136,14 @@ def probe_dot(
         )
     noise_reference.check(ptr, pushed.shape[1], seed, stream, step, graph_ids)
     return _probe_dot(pushed, ptr, _signed(seed), int(stream), step, graph_ids, distribution)
+
+
+def check_probes(name: str, distribution: str, probes: int) -> None:
+    """Refuse what :func:`draw_probe` does not know, and no probes at all."""
+    if distribution not in DISTRIBUTIONS or probes < 1:
+        raise ValueError(
+            f"{name}: needs a distribution of {list(DISTRIBUTIONS)} and probes >= 1, got {distribution!r}, {probes}"
+        )
 
 
 def draw_probe(

@@ -21,7 +21,7 @@ _DEPENDENT = 100
 def xtrace(
     f: Callable[[Tensor], Tensor], x: Tensor, graph: GraphBatch, products: int, seed: int, graph_ids: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The exchangeable estimator of Epperly, Tropp and Webber (2024, section 2), see :func:`graphgen.ops.divergence`.
+    """The exchangeable estimator of Epperly, Tropp and Webber (2024), see :func:`graphgen.ops.divergence`.
 
     With k = products // 2 normal vectors w, the trace of the Jacobian J on the range of the J w of all but one of them
     is known, and what is missing is estimated by the one left out, projected on the rest of the space and scaled to the
