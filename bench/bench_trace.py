@@ -3,8 +3,8 @@
     python bench/bench_trace.py [--device cuda] [--threads 1] [--json out.json]
 
 The peers differentiate the same field written in plain torch: a backward product per probe (FFJORD, ModFlow), one per
-state number for the exact trace, and torch.func's vmap of jvp over a basis. The sizes are those of QM9 (d = 45) and of the
-largest molecules of ZINC250k (d = 342).
+state number for the exact trace, and torch.func's vmap of jvp over a basis. The sizes are those of QM9 (d = 45) and of
+the largest molecules of ZINC250k (d = 342).
 """
 
 from __future__ import annotations
