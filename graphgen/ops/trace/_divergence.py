@@ -20,7 +20,7 @@ METHODS = ["hutchinson", "xtrace", "exact", "auto"]
 # So many tangents of the exact trace, of all graphs at once, cost what one product does.
 EXACT_TANGENTS_PER_PRODUCT = 1
 # A trained flow's Jacobian has few directions that matter: on a QM9 model xtrace's error is 0.4 of Hutchinson's with 8
-# products and 0.1 with 12, and larger with 4. On random fields, whose spectrum is flat, it is 1.2 to 1.4 times as large.
+# products and 0.1 with 12, but larger with 4. On random fields, of flat spectrum, it is 1.2 to 1.4 times as large.
 XTRACE_PRODUCTS = 8
 
 
