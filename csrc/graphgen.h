@@ -344,6 +344,49 @@ typedef struct {
 } gg_noise_params;
 gg_status gg_noise(const gg_noise_params* params, const gg_place* place);
 
+// out[k, m, g] = <a[k], b[m]> over the rows [ptr[g], ptr[g + 1]), added in an order that depends on the number of these
+// elements alone. ptr is checked, or clamped, as that of gg_segment_reduce.
+typedef struct {
+  const void* a;    // [count_a, rows, features] dtype
+  const void* b;    // [count_b, rows, features] dtype
+  const void* ptr;  // [segments + 1] index
+  void* out;        // [count_a, count_b, segments] dtype
+  int64_t segments, rows, features, count_a, count_b;
+  int32_t dtype, index;
+} gg_graph_dot_params;
+gg_status gg_graph_dot(const gg_graph_dot_params* params, const gg_place* place);
+
+// Its transpose in a: out[k] = sum over m of weight[k, m, g] * b[m] on the rows of g, in the order of m.
+// The CPU call writes 0 to rows in no segment; the CUDA call leaves them, so its caller clears them first.
+typedef struct {
+  const void* weight;  // [count, terms, segments] dtype
+  const void* b;       // [terms, rows, features] dtype
+  const void* ptr;     // [segments + 1] index
+  void* out;           // [count, rows, features] dtype
+  int64_t segments, rows, features, count, terms;
+  int32_t dtype, index;
+} gg_graph_combine_params;
+gg_status gg_graph_combine(const gg_graph_combine_params* params, const gg_place* place);
+
+// out[g] = <v, pushed> over the rows of graph g, with v what gg_noise would write for `probe`, whose own out is not
+// used; the bits are those of gg_graph_dot with v.
+typedef struct {
+  gg_noise_params probe;
+  const void* pushed;  // [rows, features] dtype of the probe
+  void* out;           // [graphs] dtype
+  int64_t rows;        // the CPU call refuses a ptr that does not end here
+} gg_probe_dot_params;
+gg_status gg_probe_dot(const gg_probe_dot_params* params, const gg_place* place);
+
+// The transpose of the above: the rows of graph g of out are scale[g] * v.
+typedef struct {
+  gg_noise_params probe;
+  const void* scale;  // [graphs] dtype
+  void* out;          // [rows, features] dtype
+  int64_t rows;
+} gg_probe_scale_params;
+gg_status gg_probe_scale(const gg_probe_scale_params* params, const gg_place* place);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,7 +20,7 @@ CSRC = ROOT / "csrc"
 KERNELS = sorted(CSRC.rglob("*.cu"))
 SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cu", ".cuh", ".cpp", ".h"})
 # Without contraction, so that the noise has the bits of the CPU's.
-OWN_FLAGS = {"noise.cu": ["--fmad=false"]}
+OWN_FLAGS = {name: ["--fmad=false"] for name in ("noise.cu", "graph_dot.cu", "probe_dot.cu")}
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the PATH")
 

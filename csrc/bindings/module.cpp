@@ -302,4 +302,52 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_noise(&p, &where));
       },
       release());
+  module.def(
+      "graph_dot",
+      [](Address a, Address b, Address ptr, Address result, int64_t segments, int64_t rows, int64_t features,
+         int64_t count_a, int64_t count_b, int dtype, int index, int device, int threads, Address stream) {
+        gg_graph_dot_params p{in(a),    in(b),   in(ptr), out(result), segments, rows,
+                              features, count_a, count_b, dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_graph_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "graph_combine",
+      [](Address weight, Address b, Address ptr, Address result, int64_t segments, int64_t rows, int64_t features,
+         int64_t count, int64_t terms, int dtype, int index, int device, int threads, Address stream) {
+        gg_graph_combine_params p{in(weight), in(b), in(ptr), out(result), segments, rows,
+                                  features,   count, terms,   dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_graph_combine(&p, &where));
+      },
+      release());
+  module.def(
+      "probe_dot",
+      [](Address pushed, Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, int64_t rows,
+         uint64_t seed, uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads,
+         Address stream) {
+        gg_probe_dot_params p{
+            {in(ptr), in(graph_id), nullptr, graphs, features, seed, stream_number, step, distribution, dtype},
+            in(pushed),
+            out(result),
+            rows};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_probe_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "probe_scale",
+      [](Address scale, Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, int64_t rows,
+         uint64_t seed, uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads,
+         Address stream) {
+        gg_probe_scale_params p{
+            {in(ptr), in(graph_id), nullptr, graphs, features, seed, stream_number, step, distribution, dtype},
+            in(scale),
+            out(result),
+            rows};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_probe_scale(&p, &where));
+      },
+      release());
 }

@@ -31,6 +31,8 @@ template <class Params>
 static gg_status check_dtype_of(const Params& p) {
   return check_dtype(p.dtype);
 }
+static gg_status check_dtype_of(const gg_probe_dot_params& p) { return check_dtype(p.probe.dtype); }
+static gg_status check_dtype_of(const gg_probe_scale_params& p) { return check_dtype(p.probe.dtype); }
 static gg_status check_dtype_of(const gg_segment_reduce_params& p) { return check_any_dtype(p.dtype); }
 static gg_status check_dtype_of(const gg_segment_broadcast_params& p) { return check_any_dtype(p.dtype); }
 static gg_status check_dtype_of(const gg_gather_params& p) { return check_any_dtype(p.dtype); }
@@ -75,7 +77,7 @@ static gg_status check_positions(const char* name, const Indices& positions, int
 
 // Ragged rows come from the caller, unlike the edges of a validated graph: a bad boundary must not become a bad read.
 template <class Params>
-static gg_status check_segments(const Params& p, const gg_place& place) {
+static gg_status check_bounds(const Params& p, const gg_place& place) {
   if (place.device != GG_CPU) return GG_OK;
   const Indices ptr(p.ptr, p.index);
   for (int64_t s = 0; s < p.segments; ++s)
@@ -83,6 +85,11 @@ static gg_status check_segments(const Params& p, const gg_place& place) {
       return fail(GG_OUT_OF_RANGE, "ptr: segment %lld is [%lld, %lld), which is not a range within %lld rows",
                   static_cast<long long>(s), static_cast<long long>(ptr[s]), static_cast<long long>(ptr[s + 1]),
                   static_cast<long long>(p.rows));
+  return GG_OK;
+}
+template <class Params>
+static gg_status check_segments(const Params& p, const gg_place& place) {
+  if (gg_status status = check_bounds(p, place)) return status;
   return p.order ? check_positions("order", {p.order, p.index}, p.rows, 1, p.rows, place) : GG_OK;
 }
 // A code outside its enum would silently take the last branch of a dispatch.
@@ -191,6 +198,26 @@ static gg_status check(const gg_noise_params& p, const gg_place& place) {
                   static_cast<long long>(g), static_cast<long long>(graph_id[g]));
   }
   return GG_OK;
+}
+static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
+}
+static gg_status check(const gg_graph_combine_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
+}
+static gg_status check_probe(const gg_noise_params& probe, int64_t rows, const gg_place& place) {
+  if (gg_status status = check(probe, place)) return status;
+  if (place.device != GG_CPU) return GG_OK;
+  const int64_t last = static_cast<const int64_t*>(probe.ptr)[probe.graphs];
+  if (last == rows) return GG_OK;
+  return fail(GG_OUT_OF_RANGE, "ptr: ends at %lld, the rows at %lld", static_cast<long long>(last),
+              static_cast<long long>(rows));
+}
+static gg_status check(const gg_probe_dot_params& p, const gg_place& place) {
+  return check_probe(p.probe, p.rows, place);
+}
+static gg_status check(const gg_probe_scale_params& p, const gg_place& place) {
+  return check_probe(p.probe, p.rows, place);
 }
 
 template <class Params, class CudaKernel>

@@ -23,4 +23,8 @@
   DO(linear)              \
   DO(activate)            \
   DO(softmax)             \
-  DO(noise)
+  DO(noise)               \
+  DO(graph_dot)           \
+  DO(graph_combine)       \
+  DO(probe_dot)           \
+  DO(probe_scale)

@@ -1,8 +1,7 @@
-#include "philox.h"
-
 #include "../common/cuda_kernels.h"
 #include "../common/launch.cuh"
 #include "../common/pack.cuh"
+#include "draw.cuh"
 
 namespace gg::cuda {
 namespace {
@@ -40,25 +39,6 @@ struct Noise {
     return low;
   }
 
-  __device__ __forceinline__ void draw(int64_t graph, int64_t quad, float (&element)[4]) const {
-    const int64_t id = p.graph_id ? static_cast<const int64_t*>(p.graph_id)[graph] : graph;
-    const int64_t block = p.distribution == GG_RADEMACHER ? quad / 32 : quad;
-    uint32_t words[4] = {static_cast<uint32_t>(block), p.step, static_cast<uint32_t>(id),
-                         last_counter_word(p.stream, id)};
-    philox(words, p.seed);
-    if (p.distribution == GG_NORMAL) {
-      box_muller(words[0], words[1], element[0], element[1]);
-      box_muller(words[2], words[3], element[2], element[3]);
-    } else if (p.distribution == GG_UNIFORM) {
-      for (int k = 0; k < 4; ++k) element[k] = uniform(words[k]);
-    } else {
-      const int place = static_cast<int>(quad % 32);  // of the block's 32 quads; 8 to a word
-      const uint32_t low = place & 8 ? words[1] : words[0], high = place & 8 ? words[3] : words[2];
-      const uint32_t bits = (place & 16 ? high : low) >> (place % 8 * 4);
-      for (int k = 0; k < 4; ++k) element[k] = bits >> k & 1 ? 1.0f : -1.0f;
-    }
-  }
-
   __device__ __forceinline__ void operator()(int64_t item) const {
     __shared__ float staged[kThreads / kWarp][4 * kWarp];
     const int lane = threadIdx.x % kWarp;
@@ -69,7 +49,7 @@ struct Noise {
     const int64_t done = in_graph * 4 < count ? in_graph * 4 : count;
     const int filled = count - done < 4 ? static_cast<int>(count - done) : 4;
     float element[4];
-    draw(graph, in_graph, element);
+    draw(p, graph, in_graph, element);
 
     // What a warp's threads hold is one run of the output, whichever graphs they are in: written together.
     const int64_t place = start(graph) + done;

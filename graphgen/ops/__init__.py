@@ -22,7 +22,7 @@ from graphgen.ops.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.noise import normal, rademacher, uniform
-from graphgen.ops.trace import divergence
+from graphgen.ops.trace import divergence, graph_dot, graph_scale, probe_dot
 
 __all__ = [
     "activation",
@@ -31,6 +31,8 @@ __all__ = [
     "edge_dot",
     "edge_softmax",
     "gather",
+    "graph_dot",
+    "graph_scale",
     "linear",
     "message_sum",
     "neighbor_attention",
@@ -38,6 +40,7 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "normal",
+    "probe_dot",
     "rademacher",
     "rbf_neighbor_sum",
     "reference",

@@ -26,7 +26,7 @@ Term = tuple[Tensor | None, ...]
 
 
 class Products:
-    """The ops of orders 0 to 3 and the mixed one. Arguments are the parts of every term, the rest, and the codes wanted.
+    """The ops of orders 0 to 3 and the mixed one, of the parts of every term, the rest, and the codes wanted.
 
     Args:
         name: of the public op, for messages.

@@ -21,6 +21,7 @@ from graphgen.ops.reference.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.reference.noise import normal, rademacher, uniform
+from graphgen.ops.reference.trace import graph_dot, graph_scale, probe_dot
 
 __all__ = [
     "activation",
@@ -28,6 +29,8 @@ __all__ = [
     "edge_dot",
     "edge_softmax",
     "gather",
+    "graph_dot",
+    "graph_scale",
     "linear",
     "message_sum",
     "neighbor_attention",
@@ -35,6 +38,7 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "normal",
+    "probe_dot",
     "rademacher",
     "rbf_neighbor_sum",
     "scatter",
