@@ -1,16 +1,13 @@
 import pytest
 import torch
+from draws import SEEDS, any_integer, randn
 from hypothesis import given
-from hypothesis import strategies as st
+from promises import dense_traces, same_bits_alone_and_in_a_batch
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphgen import GraphBatch, ops
 
 FEATURES = 3
-
-
-def randn(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def weights(seed, dtype=torch.float64):
@@ -29,17 +26,7 @@ def field(graph, parts, time=0.3):
     return f
 
 
-def dense_traces(f, x, graph):
-    """[B] from the whole Jacobian, by reverse mode."""
-    size = x.numel()
-    if size == 0:
-        return x.new_zeros(graph.num_graphs)
-    jacobian = torch.func.jacrev(f)(x).reshape(size, size)
-    diagonal = jacobian.diagonal().reshape(x.shape).sum(1)
-    return torch.stack([diagonal[a:b].sum() for a, b in zip(graph.ptr, graph.ptr[1:], strict=False)])
-
-
-@given(seed=st.integers(0, 10**6), index=st.sampled_from([torch.int32, torch.int64]))
+@given(seed=SEEDS, index=any_integer)
 def test_exact_is_the_trace_of_the_dense_jacobian(make_graph, seed, index):
     graph = make_graph(seed, index=index)
     x, f = randn(graph.num_nodes, FEATURES, seed=seed), field(graph, weights(seed))
@@ -103,15 +90,6 @@ def test_one_probe_has_no_error_estimate_and_a_seed_fixes_the_probes(make_graph)
     assert not torch.equal(first, ops.divergence(f, x, graph, seed=6)[1])
 
 
-def alone(graph, g):
-    nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
-    edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
-    one = GraphBatch.from_edge_index(
-        graph.edge_index[:, edges] - nodes.start, nodes.stop - nodes.start, edge_attr=graph.edge_attr[edges]
-    )
-    return one, nodes
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["exact", "hutchinson"])
 def test_batch_mates_do_not_change_a_bit(make_graph, method, dtype):
@@ -119,16 +97,13 @@ def test_batch_mates_do_not_change_a_bit(make_graph, method, dtype):
     x, parts = randn(graph.num_nodes, FEATURES, seed=1).to(dtype), weights(3, dtype)
     ids = torch.tensor([7, 1, 2**33, 4, 9, 0])
 
-    def run(graph, x, ids):
-        return ops.divergence(field(graph, parts), x, graph, method=method, probes=3, seed=2, graph_ids=ids)
+    def results(graph, nodes, edges, graphs):
+        out = ops.divergence(
+            field(graph, parts), x[nodes], graph, method=method, probes=3, seed=2, graph_ids=ids[graphs]
+        )
+        return zip(out, ("node", "graph", "graph"), strict=True)
 
-    value, trace, error = run(graph, x, ids)
-    for g in range(graph.num_graphs):
-        one, nodes = alone(graph, g)
-        mine = run(one, x[nodes], ids[g : g + 1])
-        assert torch.equal(mine[0], value[nodes])
-        assert torch.equal(mine[1], trace[g : g + 1])
-        assert torch.equal(mine[2], error[g : g + 1])
+    same_bits_alone_and_in_a_batch(graph, results)
 
 
 @pytest.mark.parametrize("method", ["exact", "hutchinson"])
