@@ -24,6 +24,10 @@ def _plain_order(src: Tensor, order: Tensor | None) -> Tensor:
     return src if order is None else src[order.long()]
 
 
+def _to_order(slots: Tensor, order: Tensor | None) -> Tensor:
+    return slots if order is None else torch.empty_like(slots).index_copy(0, order.long(), slots)
+
+
 def _checked(src: Tensor, ptr: Tensor, order: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
     if order is not None:
         if order.shape != (rows,) or order.dtype != ptr.dtype:
@@ -75,13 +79,17 @@ def _extreme_kernel(reduce: str):
 
 def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, order: Tensor | None = None) -> Tensor:
     if not _native.runs_rows(src):
-        out = reference.segment_broadcast(src, ptr, rows, reduce)
-        return out if order is None else torch.empty_like(out).index_copy(0, order.long(), out)
+        return _to_order(reference.segment_broadcast(src, ptr, rows, reduce), order)
+    return _spread(_C.segment_broadcast, src, ptr, order, rows, _native.REDUCES[reduce])
+
+
+def _spread(entry, src: Tensor, ptr: Tensor, order: Tensor | None, rows: int, *reduce: int) -> Tensor:
+    """A kernel that writes the rows of the segments; on CUDA not those of none."""
     src, ptr, order = _checked(src, ptr, order, rows)
     shape = (rows, src.shape[1])
     out = src.new_zeros(shape) if src.is_cuda else src.new_empty(shape)
     _native.call(
-        _C.segment_broadcast,
+        entry,
         src,
         src.data_ptr(),
         ptr.data_ptr(),
@@ -91,7 +99,7 @@ def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, 
         src.shape[1],
         _native.ROWS[src.dtype],
         _native.INDICES[ptr.dtype],
-        _native.REDUCES[reduce],
+        *reduce,
         rows,
     )
     return out
@@ -99,26 +107,10 @@ def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, 
 
 def _segment_others_kernel(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> Tensor:
     if not _native.runs_rows(src):
-        out = reference.segment_others(_plain_order(src, order), ptr)
-        return out if order is None else torch.empty_like(out).index_copy(0, order.long(), out)
+        return _to_order(reference.segment_others(_plain_order(src, order), ptr), order)
     if src.dtype == torch.bfloat16:
         return _segment_others_kernel(src.float(), ptr, order).bfloat16()
-    src, ptr, order = _checked(src, ptr, order, src.shape[0])
-    out = torch.zeros_like(src) if src.is_cuda else torch.empty_like(src)
-    _native.call(
-        _C.segment_others,
-        src,
-        src.data_ptr(),
-        ptr.data_ptr(),
-        0 if order is None else order.data_ptr(),
-        out.data_ptr(),
-        ptr.shape[0] - 1,
-        src.shape[1],
-        _native.ROWS[src.dtype],
-        _native.INDICES[ptr.dtype],
-        src.shape[0],
-    )
-    return out
+    return _spread(_C.segment_others, src, ptr, order, src.shape[0])
 
 
 def _check_arg(name: str, src: Tensor, arg: Tensor) -> None:
