@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,10 @@ class Description:
 
 
 def describe(
-    smiles: Sequence[str], filters: bool = False, watch: Watch = lambda items, total, name: items, name: str = "describing"
+    smiles: Sequence[str],
+    filters: bool = False,
+    watch: Watch = lambda items, total, name: items,
+    name: str = "describing",
 ) -> Description:
     """Describe molecules, duplicates included. Stereo marks are read and change no more than scaffold names.
 
@@ -94,14 +98,17 @@ def describe(
         return _collect(list(watch(found, len(smiles), name)), filters)
 
 
-def described_once(smiles: Sequence[str], folder: Path, watch: Watch, name: str) -> Description:
-    """As :func:`describe`, without filters, and kept in ``folder`` for the next time."""
-    parts = json.dumps([list(smiles), _VERSION, rdBase.rdkitVersion, sascorer is not None])
+def described_once(smiles: Sequence[str], filters: bool, folder: Path, watch: Watch, name: str) -> Description:
+    """As :func:`describe`, and kept in ``folder``, if that can be written, for the next time."""
+    parts = json.dumps([list(smiles), filters, _VERSION, rdBase.rdkitVersion, sascorer is not None])
     path = folder / f"described-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.npz"
     if path.exists():
-        return _open(path)
-    found = describe(smiles, watch=watch, name=name)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        try:
+            return _open(path)
+        except (OSError, ValueError, KeyError, BadZipFile):
+            path.unlink()
+    found = describe(smiles, filters, watch, name)
+    with suppress(OSError), atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **_arrays(found))
     return found
 
@@ -175,4 +182,4 @@ def _open(path: Path) -> Description:
     for name in _COUNTERS:
         counts = arrays.pop(f"{name}_counts").tolist()
         arrays[name] = Counter(dict(zip(arrays[name].tolist(), counts, strict=True)))
-    return Description(**{**arrays, "passes": None, "failed": int(arrays["failed"])})
+    return Description(**{"passes": None, **arrays, "failed": int(arrays["failed"])})

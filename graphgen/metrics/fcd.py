@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from graphgen.errors import GraphgenError
 
+DEFINITION = "Fréchet distance of ChemNet activations to the reference, duplicates kept; 0 is best, falls with n"
+SCORE_DEFINITION = "GuacaMol's exp(-0.2 FCD): a score, 1 is best, not a distance"
 _INSTALL = "needs the package fcd, which holds ChemNet's weights: pip install 'graphgen[fcd]'"
 
 

@@ -40,8 +40,8 @@ class Patterns:
 
     def any_in(self, mol: Chem.Mol) -> bool:
         """Whether ``mol``, with explicit hydrogens, has one of the patterns."""
-        possible = ~(self.bits & ~_pattern_bits(mol)).any(1)
-        return any(mol.HasSubstructMatch(self.queries[i]) for i in possible.nonzero()[0])
+        lacking = np.any(self.bits & ~_pattern_bits(mol), axis=1)
+        return any(mol.HasSubstructMatch(self.queries[i]) for i in np.flatnonzero(~lacking))
 
 
 def missing() -> str | None:
