@@ -159,6 +159,8 @@ def _first_fault(mol: Chem.Mol) -> int | None:
 
 
 def _kekulised(text: str) -> Chem.Mol | None:
+    if not text:
+        return None
     mol = Chem.MolFromSmiles(text)
     if mol is not None:
         Chem.Kekulize(mol, clearAromaticFlags=True)
