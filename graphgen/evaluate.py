@@ -115,7 +115,7 @@ def evaluate(
                 f"a perfect sampler of the {len(known)} distinct training molecules would reach "
                 f"V·U {100 * floors['ideal_uniqueness']:.2f} % at this n, and V·U·N 0"
             )
-    readings = literature.read(generated.smiles)
+    readings = literature.read(generated.smiles, [v.smiles for v in judged.verdicts])
     measures = [*literature.moses(readings, known), *literature.dig(readings, known), literature.gdss(judged.gdss)]
     histograms: list[distribution.Histogram] = []
     if reference is not None:
@@ -184,7 +184,8 @@ def _judge_smiles(generated: Generated, known: set[str], nats: tuple[float, floa
         for v, text in zip(verdicts[:_SAMPLES], generated.smiles, strict=False)
     ]
     row = Row("generated", summary(verdicts, known), nats=nats)
-    return _Judged(row, samples, verdicts, [literature.gdss_valid(text) for text in generated.smiles])
+    gdss = [_gdss_valid(v, text) for v, text in zip(verdicts, generated.smiles, strict=True)]
+    return _Judged(row, samples, verdicts, gdss)
 
 
 def _judge_given(
@@ -200,7 +201,7 @@ def _judge_given(
     for i, mol in enumerate(watch(given.molecules(labels), len(generated), "generated")):
         verdict = _verdict(i, generated, mol)
         verdicts.append(verdict)
-        gdss.append(literature.gdss_valid(mol))
+        gdss.append(_gdss_valid(verdict, mol))
         if i < _SAMPLES:
             changed = int((labels != truth)[ends[i] : ends[i + 1]].sum())
             drawn = verdict.smiles if verdict.strict else _as_drawn(mol)
@@ -209,6 +210,13 @@ def _judge_given(
             samples.append(Sample(drawn, verdict.strict, novel, verdict.reason, changed, size))
     row = _labelled_row("generated", verdicts, labels, given, known, nats)
     return _Judged(row, samples, verdicts, gdss)
+
+
+def _gdss_valid(verdict: Verdict, molecule: Chem.Mol | str | None) -> bool:
+    if verdict.strict and verdict.smiles is not None and not any(sign in verdict.smiles for sign in "+-"):
+        # There is no charge to drop, so what it asks is part of V_strict.
+        return True
+    return literature.gdss_valid(molecule)
 
 
 def _verdict(row: int, generated: Generated, mol: Chem.Mol) -> Verdict:

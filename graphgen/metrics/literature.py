@@ -48,8 +48,13 @@ class Readings(NamedTuple):
     plain: list[str]
 
 
-def read(smiles: Sequence[str | None]) -> Readings:
+def read(smiles: Sequence[str | None], known: Sequence[str | None] | None = None) -> Readings:
     """Read one SMILES of each attempt, None where it gave none.
+
+    Args:
+        smiles: as the generator gave them.
+        known: what ``codec.canonical_smiles`` makes of each, where it is known already; saves reading again
+            those that have no stereo marks.
 
     Raises:
         ValueError: there are no attempts.
@@ -58,7 +63,11 @@ def read(smiles: Sequence[str | None]) -> Readings:
         raise ValueError("no attempts")
     found = Readings(len(smiles), [], [])
     with rdBase.BlockLogs():
-        for text in smiles:
+        for text, plain in zip(smiles, known or [None] * len(smiles), strict=True):
+            if text and plain is not None and not _MARKED.search(text):
+                found.names.append(plain)
+                found.plain.append(plain)
+                continue
             mol = Chem.MolFromSmiles(text) if text else None
             if mol is not None:
                 name = Chem.MolToSmiles(mol)

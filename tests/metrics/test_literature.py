@@ -34,6 +34,11 @@ def test_moses_and_dig_by_hand(monkeypatch):
     assert got["DIG novel"] == (2 / 6, 6)
 
 
+def test_what_is_known_need_not_be_read_again():
+    known = [classify(text).smiles if text else None for text in ATTEMPTS]
+    assert read(ATTEMPTS, known) == read(ATTEMPTS)
+
+
 def test_training_molecules_are_not_novel_in_any_order():
     train = ["CC(=O)Nc1ccc(O)cc1", "C[C@H](N)C(=O)O", "[2H]C", "c1cc[nH]c1"]
     known = {canonical_smiles(Chem.MolFromSmiles(smiles)) for smiles in train}
