@@ -56,9 +56,9 @@ def power_means(fingerprints: NDArray[np.uint8], powers: Sequence[int]) -> NDArr
 
 def _blocks(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Iterator[tuple[slice, slice, Tensor]]:
     left, right = _unpacked(x), _unpacked(y)
-    sizes = [torch.from_numpy(np.bitwise_count(bits).sum(1, dtype=np.int64)).float() for bits in (x, y)]
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported() and all(s.numel() and s.max() <= _EXACT for s in sizes):
-        # Counts up to 256 are exact in bfloat16, whose products are many times faster where they exist at all.
+    sizes = [bits.sum(1).float() for bits in (left, right)]
+    if _fast_bfloat16() and all(s.numel() and s.max() <= _EXACT for s in sizes):
+        # Counts up to 256 are exact, and these products are many times faster.
         left, right = left.bfloat16(), right.bfloat16()
     else:
         left, right = left.float(), right.float()
@@ -69,6 +69,10 @@ def _blocks(x: NDArray[np.uint8], y: NDArray[np.uint8]) -> Iterator[tuple[slice,
             common = (left[rows] @ right[columns].T).float()
             union = sizes[0][rows, None] + sizes[1][columns]
             yield rows, columns, common.div_(union.sub_(common))
+
+
+def _fast_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _unpacked(bits: NDArray[np.uint8]) -> Tensor:

@@ -30,7 +30,7 @@ def test_by_hand():
     mol = Chem.MolFromSmiles(SMILES[2])
     expected = [Crippen.MolLogP(mol), QED.qed(mol), Descriptors.MolWt(mol)]
     np.testing.assert_allclose(found.properties[2, [0, 1, 3]], expected, rtol=1e-12)
-    assert np.bitwise_count(found.fingerprints).sum(1).min() > 0
+    assert found.fingerprints.any(1).all()
 
 
 def test_processes_find_the_same(monkeypatch):
