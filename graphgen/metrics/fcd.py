@@ -63,11 +63,15 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
     |mean_a - mean_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2).
     """
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    common = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b.covariance @ root), 0, None)).sum()
+    # The singular values of A^1/2 B^1/2 are the eigenvalues sought, without the root of any rounding error.
+    common = np.linalg.svd(_root(a.covariance) @ _root(b.covariance), compute_uv=False).sum()
     shift = a.mean - b.mean
     return float(shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * common)
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
 
 
 def guacamol_score(distance: float) -> float:
