@@ -15,6 +15,7 @@ from graphgen.errors import GraphgenError
 
 DEFINITION = "Fréchet distance of ChemNet activations to the reference, duplicates kept; 0 is best, falls with n"
 SCORE_DEFINITION = "GuacaMol's exp(-0.2 FCD): a score, 1 is best, not a distance"
+_BATCH = 512
 _INSTALL = "needs the package fcd, which holds ChemNet's weights: pip install 'graphgen[fcd]'"
 
 
@@ -53,7 +54,9 @@ def chemnet(smiles: Sequence[str], device: str = "cpu") -> Gaussian:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package's own, on a SMILES longer than it pads to
-        activations = fcd.get_predictions(fcd.load_ref_model(), list(smiles), n_jobs=0, device=device)
+        activations = fcd.get_predictions(
+            fcd.load_ref_model(), list(smiles), batch_size=_BATCH, n_jobs=0, device=device
+        )
     features = activations.astype(np.float64)
     return Gaussian(features.mean(0), np.cov(features, rowvar=False), len(features))
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rdkit")
-from graphgen.metrics import distribution, literature
+from rdkit import Chem, rdBase
+
+from graphgen.metrics import distribution, fcd, literature
 from graphgen.metrics.describe import PROPERTIES, describe
 from graphgen.metrics.distances import wasserstein
 
@@ -75,3 +77,14 @@ def test_all_are_equal(folder):
         for i, name in enumerate(PROPERTIES):
             got_distance = wasserstein(made.properties[:, i], references["Test"].properties[:, i])
             assert np.isclose(got_distance, expected[name], rtol=1e-2), (model, name)
+
+
+@pytest.mark.skipif("GRAPHGEN_SLOW" not in os.environ, reason="takes half an hour; set GRAPHGEN_SLOW=1")
+@pytest.mark.skipif(fcd.missing() is not None, reason="needs the extra fcd")
+def test_fcd_is_equal(folder):
+    reference = fcd.chemnet(lines(folder / "test.smi.gz"))
+    for model in MODELS:
+        with rdBase.BlockLogs():
+            made = [text for text in lines(folder / "samples" / f"{model}.csv.gz") if Chem.MolFromSmiles(text)]
+        distance = fcd.frechet(fcd.chemnet(made), reference)
+        assert distance == pytest.approx(stored(folder, model)["FCD/Test"], rel=1e-3)
