@@ -17,7 +17,7 @@ from torch import Tensor
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 
-HIDDEN = 64
+HIDDEN, ROUNDS = 64, 2
 
 
 def field(graph: GraphBatch, features: int, space) -> Callable[[Tensor], Tensor]:
@@ -76,13 +76,13 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
     ours, plain = field(graph, features, ops), field(graph, features, reference)
     shape = {"molecules": count, "d": NODES * features}
 
-    def divergence(method: str) -> Callable[[], object]:
-        return lambda: ops.divergence(ours, x, graph, method=method)
+    def divergence(method: str, reach: int | None = ROUNDS) -> Callable[[], object]:
+        return lambda: ops.divergence(ours, x, graph, method=method, reach=reach)
 
     leaves = x.clone().requires_grad_()
 
     def trained() -> object:
-        value, trace, _ = ops.divergence(ours, leaves, graph)
+        value, trace, _ = ops.divergence(ours, leaves, graph, reach=ROUNDS)
         return torch.autograd.grad(trace.sum() + value.square().sum(), leaves)
 
     def trained_in_torch() -> object:
@@ -99,6 +99,7 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
             shape,
             {
                 "graphgen": divergence("hutchinson"),
+                "graphgen, any field": divergence("hutchinson", None),
                 "vjp": lambda: hutchinson_by_vjp(plain, x, graph),
                 "field value": lambda: ours(x),
             },
@@ -112,6 +113,7 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
                 shape,
                 {
                     "graphgen": divergence("exact"),
+                    "graphgen, any field": divergence("exact", None),
                     "vjp loop": lambda: exact_by_vjp_loop(plain, x, graph),
                     "vmap of jvp": lambda: exact_by_vmap(plain, x, graph),
                 },
@@ -122,7 +124,7 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
 
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    sizes = [(1, 5), (128, 5), (1024, 5)]
+    sizes = [(1, 5), (16, 5), (128, 5), (1024, 5)]
     run("trace", [case for size in sizes for case in cases_at(*size, chosen.device)], chosen)
 
 

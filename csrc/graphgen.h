@@ -266,8 +266,10 @@ gg_status gg_rbf_edges(const gg_rbf_edges_params* params, const gg_place* place)
 // the derivatives of A by those parts of the z_m whose place in the outputs is not null:
 //   act^(order)(z_0) z_1 ... z_order                           summed by target, source or type, for m = 0,
 //   act^(order - 1)(z_0) times the z_n with n neither 0 nor m  for m > 0.
-// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
-// are found in one sweep over the edges by target, those by source in one over the edges by source.
+// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. With `mixed`, of order 2
+// only, A has the sum of act(z_0) z_3 added, which is not differentiated by z_3: the derivative of a message layer and
+// of its tangent at once. Outputs by target and type are found in one sweep over the edges by target, those by source
+// in one over the edges by source.
 typedef enum { GG_SILU = 0, GG_TANH = 1, GG_RELU = 2, GG_SOFTPLUS = 3 } gg_activation;
 #define GG_ACTIVATIONS 4
 #define GG_ORDERS 4           // of derivatives of an activation: 0 to 3
@@ -291,7 +293,7 @@ typedef struct {
   gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
   void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
-  int32_t order, activation, dtype, index;
+  int32_t order, mixed, activation, dtype, index;
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
 
@@ -309,12 +311,13 @@ gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
 // Element by element, where out[m] is not null:
 //   out[0] = act^(order)(x[0]) x[1] ... x[order],
-//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.
+//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0;
+// with `mixed`, of order 2 only, out[0] has act'(x[0]) x[3] added.
 typedef struct {
   const void* x[GG_ORDERS];  // [count] dtype; null where no output reads it
   void* out[GG_ORDERS];      // [count] dtype, or null
   int64_t count;
-  int32_t order, activation, dtype;
+  int32_t order, mixed, activation, dtype;
 } gg_activate_params;
 gg_status gg_activate(const gg_activate_params* params, const gg_place* place);
 

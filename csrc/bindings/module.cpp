@@ -232,8 +232,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "message_sum",
       [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
-         int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
-         int threads, Address stream) {
+         int64_t rows, int64_t features, int64_t types, int order, int mixed, int activation, int dtype, int index,
+         int device, int threads, Address stream) {
         gg_message_sum_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           const Address *term = &parts[3 * m], *result = &parts[3 * (GG_ORDERS + m)];
@@ -247,6 +247,7 @@ PYBIND11_MODULE(_C, module) {
         p.features = features;
         p.types = types;
         p.order = order;
+        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         p.index = index;
@@ -266,8 +267,8 @@ PYBIND11_MODULE(_C, module) {
   // Addresses: those of the terms, then those of the outputs.
   module.def(
       "activate",
-      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int activation, int dtype,
-         int device, int threads, Address stream) {
+      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int mixed, int activation,
+         int dtype, int device, int threads, Address stream) {
         gg_activate_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           p.x[m] = in(parts[m]);
@@ -275,6 +276,7 @@ PYBIND11_MODULE(_C, module) {
         }
         p.count = count;
         p.order = order;
+        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         gg_place where = place(device, threads, stream);

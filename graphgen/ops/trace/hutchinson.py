@@ -22,6 +22,7 @@ def hutchinson(
     distribution: str,
     seed: int,
     graph_ids: Tensor | None,
+    push: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor]] = push_forward,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of v.Jv over random v with covariance 1 (Hutchinson 1990), see :func:`graphgen.ops.divergence`."""
     if distribution not in ("rademacher", "normal") or probes < 1:
@@ -32,7 +33,7 @@ def hutchinson(
     estimates = []
     for probe in range(probes):
         v = draw(graph.ptr, x.shape[1], seed, noise.Stream.PROBE, probe, graph_ids, x.dtype)
-        value, pushed = push_forward(f, x, v)
+        value, pushed = push(f, x, v)
         estimates.append(_graph_dot(v, pushed, graph))
     trace = _add(estimates) / probes
     if probes == 1:
