@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +14,11 @@ from rdkit import Chem, rdBase
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
+from graphgen.files import atomic_write
 from graphgen.generated import Generated
 from graphgen.metrics import controls, distribution, fcd, literature, patterns
 from graphgen.metrics.counts import summary
-from graphgen.metrics.describe import describe, described_once
+from graphgen.metrics.describe import Description, cache_key, describe, described_once
 from graphgen.metrics.floors import ideal_uniqueness
 from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
 from graphgen.metrics.measure import Measure
@@ -154,8 +157,20 @@ def _compared(
     folder = cache_folder()
     ours = describe(valid, filters, watch, "distribution")
     theirs = described_once(held_out, False, folder, watch, "held out")
-    floor = described_once(in_place, filters, folder, watch, "floor")
-    return distribution.compare(ours, theirs, floor)
+    real = described_once(in_place, filters, folder, watch, "floor")
+    if not len(real):
+        return distribution.compare(ours, theirs)
+    path = folder / f"floor-{cache_key(in_place, held_out, filters)}.json"
+    return distribution.compare(ours, theirs, real, _floor_once(real, theirs, path))
+
+
+def _floor_once(train: Description, reference: Description, path: Path) -> distribution.Floor:
+    with suppress(OSError, ValueError, TypeError):
+        return distribution.Floor(**json.loads(path.read_text()))
+    found = distribution.floor_of(train, reference)
+    with suppress(OSError), atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(vars(found)))
+    return found
 
 
 def _chemnet(valid: list[str], held_out: list[str], in_place: list[str]) -> list[Measure]:

@@ -33,6 +33,7 @@ BONDS = ("single", "double", "triple", "aromatic")
 BITS, RADIUS = 1024, 2
 _SCAFFOLD_RINGS = 2
 _FEW = 1_000
+# To be raised with any change of what is described or measured: both are kept.
 _VERSION = 1
 
 _ORDER = {
@@ -100,8 +101,7 @@ def describe(
 
 def described_once(smiles: Sequence[str], filters: bool, folder: Path, watch: Watch, name: str) -> Description:
     """As :func:`describe`, and kept in ``folder``, if that can be written, for the next time."""
-    parts = json.dumps([list(smiles), filters, _VERSION, rdBase.rdkitVersion, sascorer is not None])
-    path = folder / f"described-{hashlib.sha256(parts.encode()).hexdigest()[:16]}.npz"
+    path = folder / f"described-{cache_key(smiles, filters)}.npz"
     if path.exists():
         try:
             return _open(path)
@@ -111,6 +111,12 @@ def described_once(smiles: Sequence[str], filters: bool, folder: Path, watch: Wa
     with suppress(OSError), atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **_arrays(found))
     return found
+
+
+def cache_key(*parts: object) -> str:
+    """Names what was computed from ``parts``, which JSON can carry, by this version and this RDKit."""
+    text = json.dumps([parts, _VERSION, rdBase.rdkitVersion, sascorer is not None])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)

@@ -69,16 +69,40 @@ class Histogram:
         }
 
 
+@dataclass(frozen=True)
+class Floor:
+    """What training molecules reach in the place of generated ones; depends on the data alone.
+
+    Attributes:
+        values: of each measure.
+        nearest: [20] shares of the held-out molecules by similarity to the nearest training molecule.
+    """
+
+    values: Mapping[str, float | None]
+    nearest: Sequence[float]
+
+
+def floor_of(train: Description, reference: Description) -> Floor:
+    """The floor that a sample of the training split sets.
+
+    Raises:
+        ValueError: a side is empty.
+    """
+    values = {measure.name: measure.value for measure in compare(train, reference)[0]}
+    return Floor(values, _shares(tanimoto.nearest(reference.fingerprints, train.fingerprints)))
+
+
 def compare(
-    generated: Description, reference: Description, train: Description | None = None
+    generated: Description, reference: Description, train: Description | None = None, floor: Floor | None = None
 ) -> tuple[list[Measure], list[Histogram]]:
     """Every distribution metric of ``generated`` against ``reference``.
 
     Args:
         generated: valid molecules, duplicates included.
         reference: held-out molecules.
-        train: a sample of the training split, of the size of ``generated`` where it can be: the floor of every
-            measure is its value in the place of ``generated``, and both sides are looked up in it.
+        train: a sample of the training split, of the size of ``generated`` where it can be. Both sides are
+            looked up in it.
+        floor: of ``train``, where it is known already.
 
     Raises:
         ValueError: the reference is empty.
@@ -87,34 +111,30 @@ def compare(
         raise ValueError("there are no reference molecules")
     if not len(generated):
         return [_nothing(name, len(reference)) for name in DEFINITIONS], []
-    train = train if train is not None and len(train) else None
-    sets = [generated, reference, *([] if train is None else [train])]
-    vectors = nspdk.mean_vectors(sets)
-    found = list(_measures(generated, reference, nspdk.discrepancy(vectors[0], vectors[1])))
-    if train is None:
+    found = list(_measures(generated, reference))
+    if train is None or not len(train):
         return found, []
-    floors = {m.name: m.value for m in _measures(train, reference, nspdk.discrepancy(vectors[2], vectors[1]))}
-    nearest = {
-        name: tanimoto.nearest(x.fingerprints, train.fingerprints)
-        for name, x in (("generated", generated), ("held out", reference))
-    }
+    floor = floor or floor_of(train, reference)
     histogram = Histogram(
         "nearest training molecule",
         NEAREST,
-        {name: _shares(values) for name, values in nearest.items()},
-        {name: len(values) for name, values in nearest.items()},
+        {
+            "generated": _shares(tanimoto.nearest(generated.fingerprints, train.fingerprints)),
+            "held out": floor.nearest,
+        },
+        {"generated": len(generated), "held out": len(reference)},
         len(train),
     )
-    return [replace(m, floor=floors[m.name]) for m in found], [histogram]
+    return [replace(m, floor=floor.values.get(m.name)) for m in found], [histogram]
 
 
-def _measures(sample: Description, reference: Description, discrepancy: float) -> Iterator[Measure]:
+def _measures(sample: Description, reference: Description) -> Iterator[Measure]:
     yield from internal_diversity(sample)
     yield snn(sample, reference)
     yield frag(sample, reference)
     yield scaf(sample, reference)
     yield filters(sample)
-    yield Measure("NSPDK-MMD", discrepancy, len(sample), DEFINITIONS["NSPDK-MMD"], len(reference))
+    yield Measure("NSPDK-MMD", nspdk.mmd(sample, reference), len(sample), DEFINITIONS["NSPDK-MMD"], len(reference))
     for what, (p, q, distance) in _differences(sample, reference).items():
         usable = math.isfinite(distance)
         lacking = "this build of RDKit lacks Contrib/SA_Score" if what == "SA" else "a side has none"

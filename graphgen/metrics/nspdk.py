@@ -178,7 +178,7 @@ def _run_starts(ordered: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _summed(keys: NDArray[np.uint64], values: NDArray[np.float64]) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     keys, values = keys[order], values[order]
     starts = _run_starts(keys)
     return keys[starts], np.add.reduceat(values, starts)
