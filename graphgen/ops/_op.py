@@ -11,6 +11,7 @@ torch.compile does not exist in torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -245,7 +246,9 @@ def _make_function(op: Op) -> Any:
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-            return op.vmap(args, in_dims, info.batch_size)
+            # A batch of no elements cannot be folded and unfolded: nothing would tell the widths.
+            rule = op.vmap if info.batch_size else partial(loop_batch, op)
+            return rule(args, in_dims, info.batch_size)
 
     return Function
 
@@ -338,11 +341,6 @@ def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], s
     return torch.stack(calls), 0
 
 
-def unfold_batch(tensor: Tensor, size: int, features: int | None = None) -> tuple[Tensor, int]:
-    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1).
-
-    Without `features`, a batch of no elements has none.
-    """
-    if features is None:
-        features = tensor.shape[1] // max(size, 1)
-    return tensor.unflatten(1, (size, features)), 1
+def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
+    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1)."""
+    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1

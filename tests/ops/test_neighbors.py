@@ -242,6 +242,26 @@ def test_vmap_of_an_extreme_gives_its_arguments(make_graph):
         assert torch.equal(values[k], expected[0]) and torch.equal(arg[k], expected[1])
 
 
+@pytest.mark.parametrize("reduce", ["max", "min"])
+def test_vmap_of_an_extreme_over_graphs_is_a_loop(reduce):
+    ends = torch.tensor([[[0, 2, 1, 3, 3], [0, 0, 1, 1, 3]], [[1, 1, 1, 0, 2], [0, 0, 1, 1, 3]]])
+    x, weight = randn(2, 4, 3, seed=1), randn(5, seed=2)
+
+    def extreme(edges, x, weight):
+        # The targets are the same in both, so one rowptr serves; sources differ.
+        graph = GraphBatch(torch.tensor([0, 4]), torch.tensor([0, 2, 4, 4, 5]), edges, torch.arange(5))
+        return getattr(ops, f"neighbor_{reduce}")(x, graph, weight)
+
+    values, arg = torch.vmap(extreme, in_dims=(0, 0, None))(ends[:, 0], x, weight)
+    slopes = torch.vmap(torch.func.grad(lambda x, e: extreme(e, x, weight)[0].square().sum()))(x, ends[:, 0])
+    for k in range(2):
+        expected, place = extreme(ends[k, 0], x[k], weight)
+        assert torch.equal(values[k], expected) and torch.equal(arg[k], place)
+        at = x[k].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(extreme(ends[k, 0], at, weight)[0].square().sum(), at)
+        torch.testing.assert_close(slopes[k], slope)
+
+
 @pytest.mark.parametrize(("sizes", "features"), [([], 3), ([0, 0], 3), ([3, 2], 0), ([], 0)])
 def test_nothing(make_graph, sizes, features):
     graph = make_graph(1, sizes=sizes)
@@ -258,6 +278,7 @@ def test_nothing(make_graph, sizes, features):
             assert torch.func.grad(lambda t, f=function: f(t).sum())(x[0]).shape == (n, features)
     assert ops.edge_dot(x[0], x[0], graph).shape == (e,)
     assert ops.neighbor_max(x[0], graph)[1].shape == (n, features)
+    assert torch.vmap(lambda x: ops.neighbor_reduce(x, graph))(x[:0]).shape == (0, n, features)
 
 
 @pytest.mark.parametrize("index", INTEGERS)

@@ -88,7 +88,7 @@ def _vmap(order: int, mixed: bool):
         edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
         op = _products.mixed if mixed else _products.ops[order]
         out = op(*folded, *edges, rows, size * features, *rest)
-        return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
+        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
 

@@ -229,7 +229,7 @@ def _extreme_jvp(args, tangents):
 
 def _extreme_vmap(args, in_dims, size):
     if _is_batched(in_dims[2:]):
-        raise NotImplementedError("vmap of neighbor_max and neighbor_min over graphs: make one batch of them")
+        return loop_batch(_extreme, args, in_dims, size)
     x, weight = fold_batch(args[0], in_dims[0], size), _fold_weight(args[1], in_dims[1], size)
     values, arg = _extreme(x, weight, *args[2:])
     return (unfold_batch(values, size)[0], unfold_batch(arg, size)[0]), (1, 1)

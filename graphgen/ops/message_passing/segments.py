@@ -183,11 +183,10 @@ def _vmap(op_of, others: tuple[int, ...]):
         op = op_of()
         if any(in_dims[at] is not None for at in others):
             return loop_batch(op, args, in_dims, size)
-        features = args[0].shape[-1 if in_dims[0] % args[0].dim() < args[0].dim() - 1 else -2]
         out = op(fold_batch(args[0], in_dims[0], size), *args[1:])
         if not op.has_many:
-            return unfold_batch(out, size, features)
-        return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
+            return unfold_batch(out, size)
+        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
 
@@ -196,11 +195,8 @@ def _argument_vmap(op_of):
     """The same where the second tensor has the features too."""
 
     def vmap(args, in_dims, size):
-        batched = 0 if in_dims[0] is not None else 1
-        like, dim = args[batched], in_dims[batched]
-        features = like.shape[-1 if dim % like.dim() < like.dim() - 1 else -2]
         src, arg = (fold_batch(args[at], in_dims[at], size) for at in (0, 1))
-        return unfold_batch(op_of()(src, arg, *args[2:]), size, features)
+        return unfold_batch(op_of()(src, arg, *args[2:]), size)
 
     return vmap
 
