@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import csv
+import html
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
-from graphgen.files import atomic_write
+from graphgen.extras import extra
+from graphgen.molecules import output
+from graphgen.molecules.records import UNREADABLE, Record, damaged, open_plain, read_records
 
-_COLUMNS = ("id", "structure", "smiles", "reason", "atoms")
+_INVALID, _VALID, _DUPLICATE = range(3)  # SMILES_state, as REINVENT numbers it
+_SHOWN = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """M attempts at a molecule.
+    """M attempts at a molecule; a notebook shows the first of them as pictures.
 
     Attributes:
         smiles: M SMILES; None where the attempt gave no molecule.
@@ -30,6 +38,8 @@ class Generated:
             into ``names``; None where only SMILES are known.
         node_ptr: [M + 1] int64, attempt i owns ``atoms[node_ptr[i]:node_ptr[i + 1]]``; None with ``atoms``.
         names: the name of each atom label, as ``Vocabulary.names`` gives them.
+        nll: [M] minus the model's log-probability of each attempt in nats, as its ``log_prob`` defines it; None where
+            it is not known.
     """
 
     smiles: Sequence[str | None]
@@ -38,12 +48,15 @@ class Generated:
     atoms: Tensor | None = None
     node_ptr: Tensor | None = None
     names: Sequence[str] = ()
+    nll: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.reasons) != len(self):
             raise ValueError(f"{len(self)} SMILES but {len(self.reasons)} reasons")
         if self.structures is not None and self.structures.shape != (len(self),):
             raise ValueError(f"structures: expected shape [{len(self)}], got {list(self.structures.shape)}")
+        if self.nll is not None and self.nll.shape != (len(self),):
+            raise ValueError(f"nll: expected shape [{len(self)}], got {list(self.nll.shape)}")
         if (self.atoms is None) != (self.node_ptr is None):
             raise ValueError("atoms and node_ptr come together")
         if self.atoms is not None and self.node_ptr is not None:
@@ -55,82 +68,161 @@ class Generated:
     def __len__(self) -> int:
         return len(self.smiles)
 
-    def save(self, path: str | os.PathLike[str]) -> int:
-        """Write every attempt to ``.csv``, or those with a molecule to ``.smi``.
+    @cached_property
+    def mols(self) -> list[Any]:
+        """M RDKit molecules; None where there is no molecule, or RDKit refuses the SMILES."""
+        from rdkit import Chem, rdBase
 
-        The columns of the CSV are id, structure, smiles, reason, atoms; an attempt without a molecule has an
-        empty smiles, and ``atoms`` holds label names in skeleton order, such as ``C N+ O-``. A line of the
-        SMI is SMILES, a space, the number of the attempt.
+        with rdBase.BlockLogs():
+            return [Chem.MolFromSmiles(text) if text else None for text in self.smiles]
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        """What the tables hold, as REINVENT names it: SMILES, SMILES_state (0 no molecule, 1 a new one, 2 one that was
+        there before), NLL where it is known; then id (the attempt), structure, reason, atoms (label names in the order
+        of the skeleton, such as ``C N+ O-``) as far as they are known. None is an empty cell."""
+        seen: set[str] = set()
+        found: dict[str, list[Any]] = {"SMILES": [text or None for text in self.smiles], "SMILES_state": []}
+        for text in found["SMILES"]:
+            found["SMILES_state"].append(_INVALID if text is None else _DUPLICATE if text in seen else _VALID)
+            seen.add(text)
+        if self.nll is not None:
+            found["NLL"] = self.nll.double().tolist()
+        found["id"] = list(range(len(self)))
+        if self.structures is not None:
+            found["structure"] = self.structures.tolist()
+        found["reason"] = [reason or None for reason in self.reasons]
+        if self.atoms is not None and self.node_ptr is not None:
+            labels, ends = [self.names[a] for a in self.atoms.tolist()], self.node_ptr.tolist()
+            found["atoms"] = [" ".join(labels[a:b]) for a, b in pairwise(ends)]
+        return found
+
+    def to_frame(self) -> Any:
+        """:attr:`columns` as a pandas DataFrame.
+
+        Raises:
+            GraphgenError: no pandas (extra ``tables``).
+        """
+        return extra("pandas", "tables").DataFrame(self.columns)
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write every attempt to ``.csv`` or ``.parquet``, or those with a molecule to ``.smi`` or ``.sdf``.
+
+        Tables have the :attr:`columns`. A line of the SMI is SMILES, a space, the number of the attempt; the SDF has it
+        as title, 2D coordinates, and the columns as properties. ``.gz`` may follow all but ``.parquet``.
 
         Returns:
-            How many attempts the file does not hold: none for CSV, those without a molecule for SMI.
+            How many attempts the file does not hold: none for tables, those without a molecule for lists.
 
         Raises:
-            GraphgenError: the path ends in something else.
+            GraphgenError: the path ends in something else, or no pyarrow for Parquet (extra ``tables``).
         """
-        suffix = Path(path).suffix.lower()
-        if suffix not in (".csv", ".smi"):
-            raise GraphgenError(f"{path}: cannot write {suffix or 'a file without suffix'}; use .csv or .smi")
-        with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as out:
-            if suffix == ".csv":
-                writer = csv.writer(out, lineterminator="\n")
-                writer.writerow(_COLUMNS)
-                writer.writerows(self._records())
-                return 0
-            out.writelines(f"{text} {i}\n" for i, text in enumerate(self.smiles) if text)
-        return sum(not text for text in self.smiles)
+        return output.write(path, self.columns)
 
-    def _records(self) -> Iterator[tuple[object, ...]]:
-        structures = [""] * len(self) if self.structures is None else self.structures.tolist()
-        ends = None if self.node_ptr is None else self.node_ptr.tolist()
-        labels = [] if self.atoms is None else [self.names[a] for a in self.atoms.tolist()]
-        for i, (text, reason) in enumerate(zip(self.smiles, self.reasons, strict=True)):
-            atoms = "" if ends is None else " ".join(labels[ends[i] : ends[i + 1]])
-            yield i, structures[i], text or "", reason or "", atoms
+    def _repr_html_(self) -> str:
+        from graphgen.report.drawing import molecule_svg
+
+        good = sum(text is not None for text in self.smiles)
+        distinct = len(set(self.smiles) - {None})
+        found = ((text, molecule_svg(text, True)) for text in self.smiles if text)
+        cells = [
+            f'<figure style="margin:0" title="{html.escape(text)}">{svg}</figure>'
+            for (text, svg), _ in zip(((t, s) for t, s in found if s), range(_SHOWN), strict=False)
+        ]
+        return (
+            f"<p>{len(self):,} attempts, {good:,} molecules, {distinct:,} distinct</p>"
+            '<div style="display:grid;grid-template-columns:repeat(auto-fill,minmax(140px,1fr));gap:8px;'
+            '--atom-7:#3b74e0;--atom-8:#d9483b;--atom-9:#2c9c5a;--atom-16:#b58900;--atom-17:#2c9c5a">'
+            f"{''.join(cells)}</div>"
+        )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Generated:
-        """Read what :meth:`save` wrote, any CSV with a column ``smiles``, or any list of SMILES, one a line.
+    def load(cls, path: str | os.PathLike[str], column: str | None = None) -> Generated:
+        """Read what :meth:`save` wrote, any table with SMILES, or any list of molecules.
 
-        A row without SMILES is an attempt without a molecule. Of a list of SMILES, only the text before the
-        first white space of a line is read, and empty lines are not rows.
+        A row of a ``.csv`` or ``.parquet`` without SMILES is an attempt without a molecule. A ``.smi`` or ``.sdf`` is
+        read as :func:`~graphgen.molecules.records.read_records` does; a record that cannot be read is an attempt
+        without a molecule, with that reason.
+
+        Args:
+            column: with the SMILES; by default the one called so in any case.
 
         Raises:
-            GraphgenError: no such file, no rows, no column ``smiles``, or a damaged row (file and line).
+            GraphgenError: no such file, no rows, no such column, or a damaged row (file and line).
         """
         path = Path(path)
         if not path.is_file():
-            raise GraphgenError(f"{path}: no such file; give a .csv or .smi file of generated molecules")
+            raise GraphgenError(f"{path}: no such file; give a .csv, .smi, .sdf or .parquet file of molecules")
+        suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+        if suffixes[-1:] == [".csv"]:
+            return _from_rows(_csv_rows(path), path, column)
+        if suffixes[-1:] == [".parquet"]:
+            from graphgen.molecules.parquet import parquet_rows
+
+            rows = enumerate(parquet_rows(path), start=1)
+            return _from_rows(((f"{path}:{number}", row) for number, row in rows), path, column)
+        smiles: list[str | None] = []
+        reasons: list[str | None] = []
+        for item in read_records(path, column):
+            text, reason = _smiles_of(item) if isinstance(item, Record) else (None, item.reason)
+            smiles.append(text)
+            reasons.append(reason)
+        return cls(smiles, reasons)
+
+
+def _smiles_of(record: Record) -> tuple[str | None, str | None]:
+    if record.form == "smiles":
+        return record.text, None
+    from rdkit import Chem
+
+    from graphgen.molecules.codec import EncodeError, parse
+
+    try:
+        return Chem.MolToSmiles(parse(record.text, record.form)), None
+    except EncodeError as error:
+        return None, error.reason
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with open_plain(path) as file:
         try:
-            with open(path, newline="", encoding="utf-8-sig") as lines:
-                if path.suffix.lower() == ".csv":
-                    return _from_csv(csv.DictReader(lines), path)
-                smiles = [line.split()[0] for line in lines if line.strip()]
+            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
+            if not rows.fieldnames:
+                raise GraphgenError(f"{path}: no column smiles; its columns are: none")
+            empty = True
+            for row in rows:
+                empty = False
+                yield f"{path}:{rows.line_num}", row
+            if empty:
+                raise GraphgenError(f"{path}: no molecules in it; its columns are: {', '.join(rows.fieldnames)}")
         except (UnicodeDecodeError, csv.Error) as error:
             raise GraphgenError(f"{path}: not a text file of molecules ({error}); give a .csv or .smi file") from None
-        if not smiles:
-            raise GraphgenError(f"{path}: no molecules in it")
-        return cls(smiles, [None] * len(smiles))
+        except UNREADABLE as error:
+            raise damaged(path, error) from None
 
 
-def _from_csv(rows: csv.DictReader[str], path: Path) -> Generated:
-    found = list(rows.fieldnames or ())
-    column = {name.strip().lower(): name for name in found}
-    if "smiles" not in column:
-        raise GraphgenError(f"{path}: no column smiles; its columns are: {', '.join(found) or 'none'}")
+def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_column: str | None) -> Generated:
+    column: dict[str, str] = {}
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     structures: list[int] = []
+    nll: list[float] = []
     labels: list[list[str]] = []
-    for row in rows:
-        cell = {name: (row[key] or "").strip() for name, key in column.items()}
+    for where, row in rows:
+        if not column:
+            column = {str(name).strip().lower(): name for name in row if name is not None}
+            wanted = "smiles" if smiles_column is None else smiles_column.strip().lower()
+            if wanted not in column:
+                raise GraphgenError(f"{path}: no column {smiles_column or 'smiles'}; its columns are: {_names(column)}")
+            column["smiles"] = column[wanted]
+        cell = {name: "" if row[key] is None else str(row[key]).strip() for name, key in column.items()}
         smiles.append(cell["smiles"] or None)
         reasons.append(None if cell["smiles"] else cell.get("reason") or "no molecule")
         if structure := cell.get("structure"):
             if not structure.isdecimal():
-                where = f"{path}:{rows.line_num}"
                 raise GraphgenError(f"{where}: structure {structure!r} is not a row number; correct the column")
             structures.append(int(structure))
+        nll.append(_number(cell.get("nll") or "nan", where))
         labels.append(cell.get("atoms", "").split())
     if not smiles:
         raise GraphgenError(f"{path}: no molecules in it")
@@ -149,4 +241,16 @@ def _from_csv(rows: csv.DictReader[str], path: Path) -> Generated:
         torch.tensor([index[name] for row in labels for name in row]) if has_atoms else None,
         sizes.cumsum(0) if has_atoms else None,
         names,
+        torch.tensor(nll, dtype=torch.float64) if any(value == value for value in nll) else None,
     )
+
+
+def _names(column: dict[str, str]) -> str:
+    return ", ".join(column.values()) or "none"
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise GraphgenError(f"{where}: NLL {text!r} is not a number; correct the column") from None

@@ -42,13 +42,13 @@ class Reject(NamedTuple):
 
 
 def read_records(path: str | os.PathLike[str], column: str | None = None) -> Iterator[Record | Reject]:
-    """Read the molecules of a SMILES, CSV, TSV or SD file, gzipped or not.
+    """Read the molecules of a SMILES, CSV, TSV, SD or Parquet file, gzipped or not.
 
     The ending of the name says which: ``.smi .smiles .txt``, ``.csv .tsv``, ``.sdf``, each perhaps with
-    ``.gz``. UTF-8, UTF-16 with a byte order mark and Latin-1 are read, with any kind of line ending; blank
-    lines are no records. A SMILES file has lines ``SMILES[whitespace]name``, and a first line that names a
-    column is skipped. A CSV file has a header; ``column`` names the one with SMILES and is needed only where
-    none, or more than one, is called so.
+    ``.gz``, or ``.parquet`` (extra ``tables``), whose rows count from 1 in the place of lines. UTF-8, UTF-16 with
+    a byte order mark and Latin-1 are read, with any kind of line ending; blank lines are no records. A SMILES file
+    has lines ``SMILES[whitespace]name``, and a first line that names a column is skipped. A CSV file has a header;
+    ``column`` names the one with SMILES and is needed only where none, or more than one, is called so.
 
     Raises:
         GraphgenError: no such file, a name with another ending, a damaged archive, no record at all, no such
@@ -65,10 +65,14 @@ def read_records(path: str | os.PathLike[str], column: str | None = None) -> Ite
         found = _table_records(path, column)
     elif kind == ".sdf":
         found = _sd_records(path)
+    elif kind == ".parquet" and path.suffix.lower() == kind:
+        found = _parquet_records(path, column)
     else:
-        raise GraphgenError(f"{path}: unknown format; the name must end in .smi, .csv or .sdf (.gz too)")
-    if column is not None and kind not in (".csv", ".tsv"):
-        raise GraphgenError(f"{path}: only .csv and .tsv files have columns; leave out column {column!r}")
+        raise GraphgenError(f"{path}: unknown format; the name must end in .smi, .csv, .sdf (.gz too) or .parquet")
+    if column is not None and kind not in (".csv", ".tsv", ".parquet"):
+        raise GraphgenError(
+            f"{path}: only .csv and .tsv files have columns (and .parquet); leave out column {column!r}"
+        )
     first = next(found, None)
     if first is None:
         raise GraphgenError(f"{path}: the file holds no molecules; check that it is the file you meant")
@@ -236,3 +240,18 @@ def _sd_records(path: Path) -> Iterator[Record | Reject]:
 def _sd_record(path: Path, start: int, block: list[str]) -> Record:
     name = block[0].strip() if block else ""
     return Record(f"{path.name}:{start}", "\n".join(block) + "\n", name, "molblock")
+
+
+def _parquet_records(path: Path, column: str | None) -> Iterator[Record | Reject]:
+    from graphgen.molecules.parquet import parquet_columns, parquet_rows
+
+    header = parquet_columns(path)
+    chosen = header[_column(path, header, column)]
+    names = [name for name in header if name.lower() in ("name", "id", "title") and name != chosen][:1]
+    for number, row in enumerate(parquet_rows(path, [chosen, *names]), start=1):
+        text, where = row[chosen], f"{path.name}:{number}"
+        label = "" if not names or row[names[0]] is None else str(row[names[0]])
+        if text is not None and not isinstance(text, str):
+            yield Reject(where, f"not a text: {type(text).__name__}", _printable(str(text)))
+        else:
+            yield Record(where, _printable(text or "").strip(), _printable(label))
