@@ -40,6 +40,7 @@ class Generated:
         names: the name of each atom label, as ``Vocabulary.names`` gives them.
         nll: [M] minus the model's log-probability of each attempt in nats, as its ``log_prob`` defines it; None where
             it is not known.
+        nll_stderr: [M] the standard error of ``nll`` where that is an estimate; NaN where it is not known.
     """
 
     smiles: Sequence[str | None]
@@ -49,14 +50,16 @@ class Generated:
     node_ptr: Tensor | None = None
     names: Sequence[str] = ()
     nll: Tensor | None = None
+    nll_stderr: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.reasons) != len(self):
             raise ValueError(f"{len(self)} SMILES but {len(self.reasons)} reasons")
         if self.structures is not None and self.structures.shape != (len(self),):
             raise ValueError(f"structures: expected shape [{len(self)}], got {list(self.structures.shape)}")
-        if self.nll is not None and self.nll.shape != (len(self),):
-            raise ValueError(f"nll: expected shape [{len(self)}], got {list(self.nll.shape)}")
+        for name, values in (("nll", self.nll), ("nll_stderr", self.nll_stderr)):
+            if values is not None and values.shape != (len(self),):
+                raise ValueError(f"{name}: expected shape [{len(self)}], got {list(values.shape)}")
         if (self.atoms is None) != (self.node_ptr is None):
             raise ValueError("atoms and node_ptr come together")
         if self.atoms is not None and self.node_ptr is not None:
@@ -78,9 +81,12 @@ class Generated:
 
     @property
     def columns(self) -> dict[str, list[Any]]:
-        """What the tables hold, as REINVENT names it: SMILES, SMILES_state (0 no molecule, 1 a new one, 2 one that was
-        there before), NLL where it is known; then id (the attempt), structure, reason, atoms (label names in the order
-        of the skeleton, such as ``C N+ O-``) as far as they are known. None is an empty cell."""
+        """What the tables hold, under REINVENT's names; None is an empty cell.
+
+        SMILES, SMILES_state (0 no molecule, 1 a new one, 2 one that was there before), NLL and NLL_stderr where they
+        are known; then id (the attempt), structure, reason, and atoms (label names in the order of the skeleton, such
+        as ``C N+ O-``) as far as they are known.
+        """
         seen: set[str] = set()
         found: dict[str, list[Any]] = {"SMILES": [text or None for text in self.smiles], "SMILES_state": []}
         for text in found["SMILES"]:
@@ -88,6 +94,8 @@ class Generated:
             seen.add(text)
         if self.nll is not None:
             found["NLL"] = self.nll.double().tolist()
+        if self.nll_stderr is not None:
+            found["NLL_stderr"] = self.nll_stderr.double().tolist()
         found["id"] = list(range(len(self)))
         if self.structures is not None:
             found["structure"] = self.structures.tolist()
@@ -206,7 +214,7 @@ def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_co
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     structures: list[int] = []
-    nll: list[float] = []
+    numbers: dict[str, list[float]] = {"nll": [], "nll_stderr": []}
     labels: list[list[str]] = []
     for where, row in rows:
         if not column:
@@ -222,7 +230,8 @@ def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_co
             if not structure.isdecimal():
                 raise GraphgenError(f"{where}: structure {structure!r} is not a row number; correct the column")
             structures.append(int(structure))
-        nll.append(_number(cell.get("nll") or "nan", where))
+        for name, values in numbers.items():
+            values.append(_number(cell.get(name) or "nan", where))
         labels.append(cell.get("atoms", "").split())
     if not smiles:
         raise GraphgenError(f"{path}: no molecules in it")
@@ -241,12 +250,17 @@ def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_co
         torch.tensor([index[name] for row in labels for name in row]) if has_atoms else None,
         sizes.cumsum(0) if has_atoms else None,
         names,
-        torch.tensor(nll, dtype=torch.float64) if any(value == value for value in nll) else None,
+        *map(_known, numbers.values()),
     )
 
 
 def _names(column: dict[str, str]) -> str:
     return ", ".join(column.values()) or "none"
+
+
+def _known(values: list[float]) -> Tensor | None:
+    found = torch.tensor(values, dtype=torch.float64)
+    return None if found.isnan().all() else found
 
 
 def _number(text: str, where: str) -> float:

@@ -2,17 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from graphgen.errors import GraphgenError
 from graphgen.metrics.labels import nats_per_atom
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.progress import progress_bar
 
 
+class Likelihoods(NamedTuple):
+    """Of M molecules: the log-probability in nats, its standard error over the draws (NaN for one), the atoms."""
+
+    value: Tensor
+    stderr: Tensor
+    atoms: Tensor
+
+
+def in_vocabulary(molecules: EncodedMolecules, vocabulary: Vocabulary) -> tuple[EncodedMolecules, dict[int, str]]:
+    """The molecules that have atom types of a vocabulary only, and of the others the first type it lacks.
+
+    Returns:
+        A view, and {index in ``molecules``: name of the type}.
+    """
+    lacking = {i for i, atom in enumerate(molecules.vocabulary.atoms) if atom not in vocabulary.atoms}
+    if not lacking:
+        return molecules, {}
+    names = molecules.vocabulary.names
+    others: dict[int, str] = {}
+    for chunk in torch.arange(len(molecules)).split(4096):
+        batch = molecules.batch(chunk)
+        owner = batch.graph.batch
+        for lack in lacking:
+            for graph in owner[batch.atoms == lack].unique().tolist():
+                others.setdefault(int(chunk[graph]), names[lack])
+    keep = torch.tensor([i for i in range(len(molecules)) if i not in others], dtype=torch.int64)
+    return replace(molecules, rows=molecules.rows[keep]), others
+
+
 @torch.no_grad()
+def log_probabilities(
+    model: Any,
+    molecules: EncodedMolecules,
+    seed: int = 0,
+    draws: int = 1,
+    batch_size: int = 512,
+    steps: int = 20,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Likelihoods:
+    """The model's log-probability of every molecule, as its ``log_prob`` defines it.
+
+    Args:
+        model: has ``log_prob(batch, seed, samples=, method=, steps=)`` and ``vocabulary``.
+        molecules: all of whose atom types the model knows; see :func:`in_vocabulary`.
+        draws: of the model's noise, averaged over.
+        steps: of the classical Runge-Kutta method.
+
+    Raises:
+        GraphgenError: no molecules, or one with an atom type that the model does not know.
+    """
+    if not len(molecules):
+        raise GraphgenError(f"{molecules.name}: there are no molecules to measure the likelihood on")
+    labels = _labels(molecules.vocabulary, model.vocabulary)
+    model.to(device).eval()
+    values, errors, sizes = [], [], []
+    with progress_bar("likelihood", len(molecules), progress) as advance:
+        for indices in torch.arange(len(molecules)).split(batch_size):
+            batch = molecules.batch(indices)
+            atoms = labels[batch.atoms]
+            if bool((atoms < 0).any()):
+                name = molecules.vocabulary.names[int(batch.atoms[atoms < 0][0])]
+                raise GraphgenError(
+                    f"{molecules.name}: has atoms {name}, which the model does not know; leave those molecules out"
+                )
+            batch = batch._replace(graph=batch.graph.to(device), atoms=atoms.to(device), ids=batch.ids.to(device))
+            found = model.log_prob(batch, seed, samples=draws, method="rk4", steps=steps)
+            values.append(found.value.double().cpu())
+            errors.append(found.stderr.double().cpu())
+            sizes.append(found.atoms.cpu())
+            advance(len(indices))
+    return Likelihoods(torch.cat(values), torch.cat(errors), torch.cat(sizes))
+
+
+def _labels(theirs: Vocabulary, ours: Vocabulary) -> Tensor:
+    """[len(theirs)] our label of each of their atom types, -1 where there is none."""
+    return torch.tensor([ours.atoms.index(atom) if atom in ours.atoms else -1 for atom in theirs.atoms])
+
+
 def held_out_nats(
     model: Any,
     molecules: EncodedMolecules,
@@ -26,22 +107,7 @@ def held_out_nats(
 
     The standard error holds the noise of the one dequantisation draw and the one Hutchinson probe of each molecule.
 
-    Args:
-        model: has ``log_prob(batch, seed, method=, steps=)``.
-        molecules: held-out molecules.
-        steps: of the classical Runge-Kutta method.
-
-    Raises:
-        GraphgenError: no molecules.
+    Args, Raises: as :func:`log_probabilities`.
     """
-    if not len(molecules):
-        raise GraphgenError("there are no held-out molecules to measure the likelihood on")
-    model.to(device).eval()
-    values, sizes = [], []
-    with progress_bar("likelihood", len(molecules), progress) as advance:
-        for indices in torch.arange(len(molecules)).split(batch_size):
-            found = model.log_prob(molecules.batch(indices, device), seed, method="rk4", steps=steps)
-            values.append(found.value.cpu())
-            sizes.append(found.atoms.cpu())
-            advance(len(indices))
-    return nats_per_atom(torch.cat(values), torch.cat(sizes))
+    found = log_probabilities(model, molecules, seed, 1, batch_size, steps, device, progress)
+    return nats_per_atom(found.value, found.atoms)

@@ -21,7 +21,7 @@ from graphgen.ops.noise import Stream
 from graphgen.progress import progress_bar
 
 STATE = "training.safetensors"
-LOG = "training.json"
+LOG = checkpoint.LOG
 
 # The validation noise is its own and the same after every epoch, so that epochs compare.
 _VALID_STEP = 2**27

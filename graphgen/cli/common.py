@@ -18,7 +18,9 @@ EXIT_ERROR, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 130
 Seed = Annotated[int, typer.Option(help="Of all random numbers; the same seed gives the same molecules.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 BatchSize = Annotated[int, typer.Option(help="Molecules at a time; changes speed and memory, not results.")]
-Column = Annotated[str | None, typer.Option(help="Column of the SMILES in a CSV file.")]
+Column = Annotated[str | None, typer.Option(help="Column of the SMILES in a .csv or .parquet file.")]
+
+MOLECULES = "nci, qm9, zinc250k, or a .smi, .csv, .sdf (.gz too) or .parquet file"
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 _stdout = Console(soft_wrap=True, highlight=False)
@@ -49,6 +51,17 @@ def check_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise GraphgenError(f"--device {device}: not available here ({str(error).splitlines()[0]})") from None
     return device
+
+
+def positive(**options: float) -> None:
+    """
+    Raises:
+        GraphgenError: an option is not above 0.
+    """
+    for name, value in options.items():
+        if not value > 0:
+            flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+            raise GraphgenError(f"{flag} must be above 0, not {value}")
 
 
 def load_data(name_or_path: str, column: str | None, rejects: Path | None) -> tuple[EncodedMolecules, int]:

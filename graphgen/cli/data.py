@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from graphgen.cli.common import Column, load_data, log, plain, rejects_path, show
+from graphgen.cli.common import MOLECULES, Column, load_data, log, plain, rejects_path, show
 
 
 def data(
-    name: Annotated[str, typer.Argument(help="nci, qm9, zinc250k, or a .smi/.csv/.sdf(.gz) file.")],
+    name: Annotated[str, typer.Argument(help=f"{MOLECULES}; moses-filters to download.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="CSV to write: row, SMILES as encoded, split.")
     ] = None,

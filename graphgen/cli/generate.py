@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from graphgen.cli.common import (
+    MOLECULES,
     BatchSize,
     Column,
     Device,
@@ -16,55 +17,78 @@ from graphgen.cli.common import (
     load_data,
     log,
     plain,
+    positive,
     rejects_path,
     take_split,
 )
+from graphgen.cli.config import Config, write_config
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="File to write: .csv (every attempt) or .smi.")],
-    n: Annotated[int, typer.Option("-n", help="Attempts.")] = 1000,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", help=".csv or .parquet for every attempt, .smi or .sdf for molecules alone (.gz too)."
+        ),
+    ],
+    n: Annotated[int, typer.Option("-n", help="Rows to write.")] = 1000,
     structures: Annotated[
         str | None,
-        typer.Option(help="Data set or file whose molecules lend their bonds [default: the training data]."),
+        typer.Option(help=f"Whose bonds to use: {MOLECULES}.", show_default="the model's own data"),
     ] = None,
     split: Annotated[str, typer.Option(help="Which of its splits: train, valid, test.")] = "test",
     steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+    nll_draws: Annotated[int, typer.Option(help="Draws for the column NLL; 0 leaves it out and halves the time.")] = 4,
     seed: Seed = 0,
     batch_size: BatchSize = 512,
     column: Column = None,
     device: Device = "cpu",
+    config: Config = None,
 ) -> None:
     """Sample atoms on the bonds of real molecules (by default held-out ones: the test split).
 
-    Example: graphgen generate runs/qm9 -n 10000 -o out.csv
-    """
-    from graphgen import generate as workflow
-    from graphgen.errors import GraphgenError
-    from graphgen.models import checkpoint, load
-    from graphgen.molecules.datasets import SOURCES
-    from graphgen.train import LOG
+    A table gets n attempts, failures included with their reason; a list gets n molecules, and the log says how many
+    attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats.
 
-    if n < 1 or batch_size < 1 or steps < 1:
-        raise GraphgenError(f"-n ({n}), --batch-size ({batch_size}) and --steps ({steps}) must be at least 1")
-    if out.suffix.lower() not in (".csv", ".smi"):
-        raise GraphgenError(f"{out}: write to a .csv or .smi file")
+    Examples:
+      graphgen generate runs/qm9 -n 10000 -o out.csv
+      graphgen generate runs/qm9 -n 500 -o out.sdf.gz --structures mine.smi --split train --seed 7
+      graphgen generate --config out.csv.config.toml
+    """
+    import graphgen
+    from graphgen.errors import GraphgenError
+    from graphgen.molecules import output
+    from graphgen.molecules.datasets import SOURCES
+
+    positive(n=n, batch_size=batch_size, steps=steps)
+    if nll_draws < 0:
+        raise GraphgenError(f"--nll-draws must be 0 or more, not {nll_draws}")
+    alone = output.kind_of(out) in output.LISTS
     check_device(device)
-    network = load(model)
-    if structures is None:
-        log_of_run = checkpoint.read_json(model / LOG) if (model / LOG).exists() else {}
-        structures = log_of_run.get("data", {}).get("name")
-        if structures not in SOURCES:
-            raise GraphgenError(
-                f"{model}: was not trained on a named data set; say whose bonds to use with --structures"
-            )
-    data, code = load_data(structures, column, rejects_path(out))
+    trained = graphgen.load(model)
+    if structures is not None:
+        data, code = load_data(structures, column, rejects_path(out))
+    else:
+        data, code = trained.data(), 0
+        structures = data.name if data.name in SOURCES else None
     skeletons = take_split(data, split)
     log(f"bonds come from the {split} split of {plain(data.name)} ({len(skeletons):,} molecules); atoms are sampled")
-    result = workflow.generate(network, skeletons, n, seed, batch_size, steps, device)
-    missing = result.save(out)
+    result = trained.generate(
+        n,
+        seed,
+        skeletons,
+        batch_size=batch_size,
+        steps=steps,
+        nll_draws=nll_draws,
+        until_molecules=alone,
+        device=device,
+    )
+    result.save(out)
+    write_config(context, out, [data], model, structures=structures)
     failed = sum(smiles is None for smiles in result.smiles)
-    left_out = f" (left out: {missing})" if missing else ""
-    log(f"{n:,} attempts, {n - failed:,} molecules, {failed:,} failures{left_out}: {plain(out)}")
+    log(
+        f"{len(result):,} attempts, {len(result) - failed:,} molecules, {failed:,} failures; {n:,} rows in {plain(out)}"
+    )
     raise typer.Exit(code)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from inspect import cleandoc
 
 import typer
 
-from graphgen.cli import data, demo, doctor, evaluate, generate, train
-from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log
+from graphgen.cli import bench, data, demo, doctor, evaluate, generate, inspect, likelihood, train
+from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log, plain
 from graphgen.errors import GraphgenError
+
+
+def _help(verb: Callable[..., None]) -> str:
+    """Its docstring for a terminal of any width: paragraphs joined, but for the examples."""
+    paragraphs = cleandoc(verb.__doc__ or "").split("\n\n")
+    return "\n\n".join(text if text.startswith("Example") else text.replace("\n", " ") for text in paragraphs)
+
 
 app = typer.Typer(
     name="graphgen",
@@ -17,8 +26,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for verb in (demo, train, generate, evaluate, data, doctor):
-    app.command()(getattr(verb, verb.__name__.rpartition(".")[2]))
+for module in (demo, train, generate, evaluate, likelihood, inspect, data, bench, doctor):
+    verb = getattr(module, module.__name__.rpartition(".")[2])
+    app.command(help=_help(verb))(verb)
 
 
 def main() -> None:
@@ -26,7 +36,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except GraphgenError as error:
-        log(f"[bold red]error:[/] {error}")
+        log(f"[bold red]error:[/] {plain(error)}")
         code = EXIT_ERROR
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
@@ -34,8 +44,8 @@ def main() -> None:
         # The parser's own complaints know how to print themselves; anything else is our bug and keeps its traceback.
         if not hasattr(error, "format_message"):
             raise
-        log(f"[bold red]error:[/] {error.format_message()} (see --help)")
+        log(f"[bold red]error:[/] {plain(' '.join(error.format_message().split()))} (see --help)")
         code = EXIT_ERROR
     if code == EXIT_INTERRUPTED:
-        log("interrupted: what was finished is kept, and `graphgen train ... --resume` goes on from there")
+        log("interrupted: files are written whole or not at all; `graphgen train ... --resume` goes on with a training")
     sys.exit(code if isinstance(code, int) else 0)

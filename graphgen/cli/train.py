@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from graphgen.cli.common import Column, Device, Seed, check_device, load_data, log, plain, rejects_path
+from graphgen.cli.common import MOLECULES, Column, Device, Seed, check_device, load_data, log, plain, rejects_path
+from graphgen.cli.config import Config, write_config
 
 
 def train(
-    input: Annotated[str, typer.Option("-i", "--input", help="nci, qm9, zinc250k, or a .smi/.csv/.sdf(.gz) file.")],
+    context: typer.Context,
+    input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
     model: Annotated[str, typer.Option("-m", "--model", help="graph-cnf")] = "graph-cnf",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 20,
@@ -25,10 +27,16 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     column: Column = None,
     device: Device = "cpu",
+    config: Config = None,
 ) -> None:
     """Train a model on the training split of a data set; the folder gets a complete model after every epoch.
 
-    Example: graphgen train -i qm9 -o runs/qm9 --epochs 30
+    Ctrl-C keeps the last finished epoch, and --resume goes on from there to the same numbers.
+
+    Examples:
+      graphgen train -i qm9 -o runs/qm9 --epochs 36
+      graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
+      graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch
 
@@ -46,6 +54,9 @@ def train(
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
     network = MODELS[model](data.vocabulary, hidden=hidden, layers=layers, label_smoothing=label_smoothing)
+    if not (out / workflow.LOG).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_config(context, out, [data])
     records = workflow.train(network, data, out, settings, resume, device)
     last = records[-1]
     log(

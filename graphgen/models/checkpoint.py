@@ -15,6 +15,7 @@ from torch import Tensor
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
 
+LOG = "training.json"
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 FORMAT = 1
@@ -36,15 +37,33 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tens
     """
     path = Path(folder)
     if not (path / DESCRIPTION).is_file():
-        raise GraphgenError(
-            f"{path}: no model here ({DESCRIPTION} is missing); give a folder that `graphgen train` wrote"
-        )
+        raise GraphgenError(f"{path}: {_why_no_model(path)}")
     description = read_json(path / DESCRIPTION)
     if description.get("format") != FORMAT:
         raise GraphgenError(
             f"{path / DESCRIPTION}: format {description.get('format')!r}, this version reads {FORMAT}; update graphgen"
         )
     return description, read_tensors(path / WEIGHTS)
+
+
+def _why_no_model(path: Path) -> str:
+    if not path.exists():
+        return "no such folder; give one that `graphgen train` wrote"
+    if not path.is_dir():
+        return "is a file; give the folder that holds the model"
+    if (path / WEIGHTS).exists() or not any(path.iterdir()):
+        return f"holds no finished model ({DESCRIPTION} is missing): training ended before its first epoch; train again"
+    return f"no model here ({DESCRIPTION} is missing); give a folder that `graphgen train` wrote"
+
+
+def read_log(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The training log in a folder; empty if there is none.
+
+    Raises:
+        GraphgenError: it is damaged.
+    """
+    path = Path(folder) / LOG
+    return read_json(path) if path.exists() else {}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

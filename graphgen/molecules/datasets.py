@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import pooch
@@ -98,7 +99,7 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
         if not path.exists():
             known = ", ".join(SOURCES)
             raise GraphgenError(f"{path}: no such file, and no data set of that name; there are {known}")
-        name, digest = path.name.split(".")[0], _sha256(path)
+        name, digest = path.name.split(".")[0], sha256_of(path)
     selection = source.selection if source else None
     form = source.file if source else "".join(path.suffixes)
     cached = cache_folder() / f"{name}-{_key(digest, form, column, selection)}.safetensors"
@@ -117,6 +118,15 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
             f"{cached.parent}: the cache cannot be written ({error.strerror}); set GRAPHGEN_CACHE"
         ) from None
     return EncodedMolecules.open(cached)
+
+
+def encoded_before(name: str, digest: str) -> list[EncodedMolecules]:
+    """What the cache holds of the file ``name`` with this SHA-256: one data set for each column it was read by."""
+    found = []
+    for path in sorted(cache_folder().glob(f"{escape(name)}-*.safetensors")):
+        with suppress(GraphgenError):
+            found.append(EncodedMolecules.open(path))
+    return [data for data in found if (data.name, data.source_sha256) == (name, digest)]
 
 
 def download(name: str) -> Path:
@@ -168,11 +178,16 @@ def _find(name: str, source: Source) -> Path:
 
 
 def _check(path: Path, name: str, source: Source) -> None:
-    if _sha256(path) != source.sha256:
+    if sha256_of(path) != source.sha256:
         raise GraphgenError(f"{path}: not the published file of {name} (its SHA-256 differs); replace it")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, unpacked if its name ends in ``.gz``.
+
+    Raises:
+        GraphgenError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with open_plain(path) as file:
         try:

@@ -1,0 +1,111 @@
+"""graphgen inspect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from graphgen.cli.common import log, plain, show
+
+_EPOCHS = 8
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what is in a model's folder: the model, its vocabulary, how it was trained and with what.
+
+    Examples:
+      graphgen inspect runs/qm9
+      graphgen inspect runs/qm9 --json | jq .training.epochs
+    """
+    from json import dumps
+
+    import graphgen
+
+    found = describe(graphgen.load(model))
+    if json:
+        print(dumps(found, indent=1))
+        return
+    table = Table("", "", show_header=False, box=None)
+    run, data = found["training"], found["data"]
+    table.add_row("model", f"{found['model']}, {found['parameters']:,} parameters, {_bytes(found['bytes'])}")
+    table.add_row("settings", _pairs(found["settings"]))
+    table.add_row(f"vocabulary ({len(found['vocabulary'])})", plain(" ".join(found["vocabulary"])))
+    if data:
+        table.add_row(
+            "trained on", plain(f"{data['name']}: {data['train']:,} molecules, {data['valid']:,} to validate")
+        )
+        table.add_row("", f"SHA-256 {plain(data['sha256'])}")
+    if run:
+        done, asked = len(run["epochs"]), run["settings"].get("epochs")
+        more = "" if done == asked else f" of {asked}; graphgen train ... --resume goes on"
+        table.add_row("training", _pairs(run["settings"]))
+        table.add_row("epochs", f"{done}{more}")
+        table.add_row("made with", _pairs(run["environment"]))
+    else:
+        log(f"{plain(model)}: no training log; only the model itself is known")
+    show(table)
+    if run and run["epochs"]:
+        show(_history(run["epochs"]))
+
+
+def describe(trained: Any) -> dict[str, Any]:
+    """What is known of a :class:`~graphgen.trained.TrainedModel`, in types that JSON has.
+
+    Raises:
+        GraphgenError: its log lacks something.
+    """
+    from graphgen.errors import GraphgenError
+    from graphgen.models import checkpoint
+
+    run = trained.run
+    try:
+        training = {
+            "settings": dict(run["settings"]),
+            "epochs": [
+                {key: row[key] for key in ("epoch", "step", "train", "valid", "seconds")} for row in run["epochs"]
+            ],
+            "environment": {**run["environment"], "threads": run["threads"]},
+        }
+        data = {key: run["data"][key] for key in ("name", "sha256", "train", "valid")}
+    except (KeyError, TypeError) as error:
+        if run:
+            path = trained.folder / checkpoint.LOG
+            raise GraphgenError(f"{path}: not a training log ({error} is wrong or missing); copy it again") from None
+        training, data = {}, {}
+    return {
+        "folder": str(trained.folder),
+        "model": trained.network.name,
+        "settings": dict(trained.network.settings),
+        "vocabulary": trained.vocabulary.names,
+        "parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
+        "bytes": (trained.folder / checkpoint.WEIGHTS).stat().st_size,
+        "data": data,
+        "training": training,
+    }
+
+
+def _history(epochs: list[dict[str, float]]) -> Table:
+    table = Table("epoch", "step", "train", "valid", "seconds", box=None)
+    count = min(_EPOCHS, len(epochs))
+    best = min(epochs, key=lambda row: row["valid"])
+    for i in sorted({(len(epochs) - 1) * k // max(count - 1, 1) for k in range(count)} | {epochs.index(best)}):
+        row = epochs[i]
+        note = " (best)" if row is best else ""
+        numbers = (f"{row['epoch']}", f"{row['step']:,}", f"{row['train']:.4f}", f"{row['valid']:.4f}{note}")
+        table.add_row(*numbers, f"{row['seconds']:.0f}")
+    table.caption, table.caption_justify = "losses in nats per atom of the training's objective", "left"
+    return table
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return plain(", ".join(f"{key} {value}" for key, value in values.items()))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

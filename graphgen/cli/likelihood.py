@@ -1,0 +1,98 @@
+"""graphgen likelihood"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphgen.cli.common import (
+    EXIT_PARTIAL,
+    MOLECULES,
+    BatchSize,
+    Column,
+    Device,
+    Seed,
+    check_device,
+    load_data,
+    log,
+    plain,
+    positive,
+    rejects_path,
+    take_split,
+)
+from graphgen.cli.config import Config, write_config
+
+
+def likelihood(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
+    input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Table to write: .csv (.gz too) or .parquet.")],
+    split: Annotated[str | None, typer.Option(help="Only one split of them: train, valid, test.")] = None,
+    draws: Annotated[int, typer.Option(help="Draws to average; the error falls with their root.")] = 4,
+    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+    seed: Seed = 0,
+    batch_size: BatchSize = 512,
+    column: Column = None,
+    device: Device = "cpu",
+    config: Config = None,
+) -> None:
+    """Say how probable a model finds molecules: a row for each with NLL, minus its log-probability in nats.
+
+    A graph CNF gives the probability of the atoms given the bonds; the NLL is an upper bound, estimated with the
+    standard error NLL_stderr. Molecules that the model cannot make are rejected with the reason.
+
+    Examples:
+      graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
+      graphgen likelihood runs/qm9 -i qm9 --split test --draws 16 -o nll.parquet
+    """
+    import graphgen
+    from graphgen.likelihood import in_vocabulary
+    from graphgen.molecules import output, records
+
+    positive(draws=draws, steps=steps, batch_size=batch_size)
+    output.kind_of(out, output.TABLES)
+    check_device(device)
+    trained = graphgen.load(model)
+    data, code = load_data(input, column, rejects_path(out))
+    chosen = data if split is None else take_split(data, split)
+    places = _places(input, column, data)
+    known, others = in_vocabulary(chosen, trained.vocabulary)
+    if others:
+        code = EXIT_PARTIAL
+        unknown = [
+            records.Reject(
+                places[int(chosen.rows[i])][0], f"atom type the model does not know: {name}", chosen.smiles(i)
+            )
+            for i, name in sorted(others.items())
+        ]
+        records.write_rejects(rejects_path(out), [*data.rejects, *unknown])
+        log(f"[yellow]{len(others):,} molecules have atoms the model does not know[/]; in {plain(rejects_path(out))}")
+    found = trained.likelihood(known, seed, draws, batch_size, steps, device)
+    columns = {
+        "SMILES": [known.smiles(i) for i in range(len(known))],
+        "NLL": (-found.value).tolist(),
+        "NLL_stderr": found.stderr.tolist(),
+        "heavy_atoms": found.atoms.tolist(),
+        "where": [places[row][0] for row in known.rows.tolist()],
+        "name": [places[row][1] or None for row in known.rows.tolist()],
+    }
+    output.write(out, columns)
+    write_config(context, out, [data], model)
+    mean = -float(found.value.sum() / found.atoms.sum())
+    log(f"{len(known):,} molecules, {mean:.4f} nats per atom on average: {plain(out)}")
+    raise typer.Exit(code)
+
+
+def _places(input: str, column: str | None, data) -> list[tuple[str, str]]:
+    """Where each molecule of a data set stood, and its name."""
+    from graphgen.molecules.datasets import SOURCES
+    from graphgen.molecules.records import Record, read_records
+
+    if input in SOURCES:
+        return [(f"{input}:{row}", "") for row in range(len(data))]
+    rejected = {reject.where for reject in data.rejects}
+    found = (item for item in read_records(input, column) if isinstance(item, Record))
+    return [(item.where, item.name) for item in found if item.where not in rejected]
