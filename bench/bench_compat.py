@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from _bench import SIZES, Case, arguments, molecules, run, torch_scatter
+from _bench import SIZES, Case, arguments, molecules, run, sizes, torch_scatter
 from bench_message_passing import cases_of
 from torch import Tensor
 
@@ -41,7 +41,7 @@ def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
     library, why = torch_scatter()
     cases: list[Case] = []
-    for count, features in SIZES:
+    for count, features in sizes(chosen, SIZES):
         graph = molecules(count, chosen.device)
         n, e = graph.num_nodes, graph.num_edges
         shape = {"N": n, "E": e, "F": features}

@@ -6,7 +6,7 @@ python bench/bench_dense.py [--device cuda] [--threads 1] [--json out.json]
 from __future__ import annotations
 
 import torch
-from _bench import NODES, Case, arguments, run
+from _bench import NODES, Case, arguments, run, sizes
 from torch.nn import functional
 
 from graphgen import ops
@@ -101,8 +101,8 @@ def cases_at(rows: int, features: int, device: str) -> list[Case]:
 
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    sizes = [(1024 * NODES, 64), (1024 * NODES, 5), (1024 * NODES, 128), (NODES, 64)]
-    cases = [case for rows, features in sizes for case in cases_at(rows, features, chosen.device)]
+    shapes = [(1024 * NODES, 64), (1024 * NODES, 5), (1024 * NODES, 128), (NODES, 64)]
+    cases = [case for rows, features in sizes(chosen, shapes) for case in cases_at(rows, features, chosen.device)]
     run("dense", cases, chosen)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from _bench import SIZES, Case, arguments, molecules, run, torch_scatter
+from _bench import SIZES, Case, arguments, molecules, run, sizes, torch_scatter
 from torch import Tensor
 
 from graphgen import GraphBatch, ops
@@ -242,9 +242,9 @@ def beyond_the_caches(device: str) -> list[Case]:
 
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    cases = beyond_the_caches(chosen.device)
+    cases = [] if chosen.quick else beyond_the_caches(chosen.device)
     for part in (segments, neighbors, messages, indexed, attention, radial):
-        for count, features in SIZES:
+        for count, features in sizes(chosen, SIZES):
             graph = molecules(count, chosen.device)
             shape = {"N": graph.num_nodes, "E": graph.num_edges, "F": features}
             cases += part(graph, features, shape)

@@ -8,7 +8,7 @@ The peers fill a tensor from a generator's state: their numbers depend on what w
 from __future__ import annotations
 
 import torch
-from _bench import NODES, SIZES, Case, arguments, run
+from _bench import NODES, SIZES, Case, arguments, run, sizes
 
 from graphgen import ops
 from graphgen.ops import reference
@@ -42,7 +42,7 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
 
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    run("noise", [case for size in SIZES for case in cases_at(*size, chosen.device)], chosen)
+    run("noise", [case for size in sizes(chosen, SIZES) for case in cases_at(*size, chosen.device)], chosen)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from _bench import Case, arguments, large_molecules, molecules, run
+from _bench import Case, arguments, large_molecules, molecules, run, sizes
 from torch import Tensor
 
 from graphgen import GraphBatch, ops
@@ -139,9 +139,9 @@ def cases_at(make: Callable[[int, str], GraphBatch], count: int, features: int, 
 
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    sizes = [(molecules, count, 5) for count in (1, 16, 128, 1024)]
-    sizes += [(large_molecules, count, 9) for count in (16, 128)]
-    run("trace", [case for size in sizes for case in cases_at(*size, chosen.device)], chosen)
+    batches = [(molecules, count, 5) for count in (128, 1, 16, 1024)]
+    batches += [(large_molecules, count, 9) for count in (16, 128)]
+    run("trace", [case for size in sizes(chosen, batches) for case in cases_at(*size, chosen.device)], chosen)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def bench(
     failed = []
     for family in families or known:
         command = [sys.executable, str(folder / f"bench_{family}.py"), *options]
-        command += ["--json", str(json / f"bench_{family}.json")] * (json is not None)
+        if json is not None:
+            command += ["--json", str(json / f"bench_{family}.json")]
         if subprocess.run(command, check=False).returncode:
             failed.append(family)
     if failed:

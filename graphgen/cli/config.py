@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import platform
 import tomllib
@@ -90,7 +91,6 @@ def write_config(
 
     import graphgen
     from graphgen.models import checkpoint
-    from graphgen.molecules.datasets import sha256_of
 
     verb, path = context.info_name, config_path(out)
     chosen = {key: value for key, value in (context.params | resolved).items() if key not in _OWN}
@@ -106,7 +106,8 @@ def write_config(
     for found in data:
         about |= {"data": found.name, "data-sha256": found.source_sha256}
     if model is not None:
-        about["model-sha256"] = sha256_of(model / checkpoint.WEIGHTS)
+        with open(model / checkpoint.WEIGHTS, "rb") as weights:
+            about["model-sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
     lines = [f"# Made {json.dumps(out.name)}; again: graphgen {verb} --config {path.name}"]
     lines += [f"{_key(key)} = {_toml(value)}" for key, value in chosen.items() if value is not None]
     lines += ["", f"[{ABOUT}]", *(f"{key} = {_toml(value)}" for key, value in about.items())]

@@ -9,28 +9,44 @@ import typer
 from rich.table import Table
 
 from graphgen.cli.common import MOLECULES, Column, load_data, log, plain, rejects_path, show
+from graphgen.cli.config import Config, write_config
 
 
 def data(
-    name: Annotated[str, typer.Argument(help=f"{MOLECULES}; moses-filters to download.")],
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help=f"Molecules: {MOLECULES}; or moses-filters, with --download.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="CSV to write: row, SMILES as encoded, split.")
+        Path | None,
+        typer.Option("-o", "--out", help="File to write: .csv (.gz), .parquet, .smi or .sdf."),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch a named set first (checked against its SHA-256).")
+        bool, typer.Option("--download", help="Fetch what is named first (checked against its SHA-256).")
     ] = False,
     column: Column = None,
+    config: Config = None,
 ) -> None:
     """Encode a data set (once; the result is cached) and say what is in it.
 
-    Example: graphgen data my.csv --column smiles -o clean.csv
-    """
-    import csv
+    What is written holds the molecules as they are encoded, with their split; rows that cannot be encoded go to
+    <out>.rejects.csv with file, line (row of a .parquet) and reason.
 
-    from graphgen.files import atomic_write
-    from graphgen.molecules import datasets
+    Examples:
+      graphgen data my.csv --column smiles -o clean.csv
+      graphgen data qm9 --download
+      graphgen data moses-filters --download
+    """
+    from graphgen.errors import GraphgenError
+    from graphgen.molecules import datasets, output
     from graphgen.molecules.encoded import SPLITS
 
+    if out is not None:
+        output.kind_of(out)
+    if name in datasets.FILES:
+        if not download:
+            raise GraphgenError(f"{name}: these are files for a metric, not molecules; add --download to fetch them")
+        for path in datasets.download_files(name):
+            log(f"{plain(name)}: {plain(path)}")
+        return
     if download:
         log(f"{plain(name)}: {plain(datasets.download(name))}")
     encoded, code = load_data(name, column, None if out is None else rejects_path(out))
@@ -54,9 +70,13 @@ def data(
     show(table)
     if out is not None:
         member = {int(row): split for split in SPLITS for row in encoded.split(split).rows}
-        with atomic_write(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["row", "smiles", "split"])
-            writer.writerows([i, encoded.smiles(i), member[i]] for i in range(len(encoded)))
+        rows = range(len(encoded))
+        columns: output.Columns = {
+            "SMILES": [encoded.smiles(i) for i in rows],
+            "row": rows,
+            "split": [member[i] for i in rows],
+        }
+        output.write(out, columns, name="row")
+        write_config(context, out, [encoded])
         log(f"{len(encoded):,} molecules: {plain(out)}")
     raise typer.Exit(code)

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from graphgen.cli.common import Column, Device, Seed, check_device, load_data, log, plain, show, take_split
+from graphgen.cli.config import Config, write_config
+from graphgen.molecules import output
 
 
 def evaluate(
-    generated: Annotated[Path, typer.Argument(help="File of generated molecules: .csv or .smi.")],
+    context: typer.Context,
+    generated: Annotated[Path, typer.Argument(help="Generated molecules: .csv, .smi, .sdf (.gz too) or .parquet.")],
     train: Annotated[
         str,
         typer.Option(help="Data set the model was trained on: novelty and controls are against its train split."),
@@ -25,39 +28,43 @@ def evaluate(
     fcd: Annotated[bool, typer.Option("--fcd", help="Also the Fréchet ChemNet distance (extra fcd; slow).")] = False,
     seed: Seed = 0,
     column: Column = None,
+    generated_column: Annotated[str | None, typer.Option(help="The same of the generated molecules.")] = None,
     device: Device = "cpu",
+    config: Config = None,
 ) -> None:
     """Judge generated molecules, beside the rules that learn nothing where bonds were given.
 
     Counts over all attempts; the distribution of the valid ones against the split, with the floor that
     training molecules reach; validity as MOSES, DIG and GDSS define it.
 
-    Example: graphgen evaluate out.csv --train qm9 --model runs/qm9 -o report.html
+    Examples:
+      graphgen evaluate out.csv --train qm9 --model runs/qm9 -o report.html
+      graphgen evaluate theirs.smi --train zinc250k --json metrics.json
     """
     from graphgen import evaluate as workflow
     from graphgen import likelihood
-    from graphgen.errors import GraphgenError
+    from graphgen.generated import Generated
     from graphgen.models import checkpoint, load
-    from graphgen.train import LOG
 
     check_device(device)
-    if not generated.is_file():
-        raise GraphgenError(f"{generated}: no such file; give a .csv or .smi file of generated molecules")
+    attempts = Generated.load(generated, generated_column)
     settings: dict[str, object] = {
         "generated": str(generated),
         "train": train,
         "structures": f"{split} split",
     }
+    if not any(suffix.lower() in output.TABLES for suffix in generated.suffixes):
+        settings["attempts"] = "records of a list of molecules, which holds no failed attempts; a table has them"
     data, _ = load_data(train, column, None)
     held_out = take_split(data, split)
     nats, curve = None, {}
     if model is not None:
         nats = likelihood.held_out_nats(load(model), held_out, seed, device=device)
         settings["model"] = str(model)
-        if (model / LOG).exists():
-            curve = training_curve(checkpoint.read_json(model / LOG))
+        if run := checkpoint.read_log(model):
+            curve = training_curve(run)
     found = workflow.evaluate(
-        generated,
+        attempts,
         data.split("train"),
         held_out,
         nats,
@@ -69,9 +76,11 @@ def evaluate(
     )
     if report is not None:
         found.html(report, curve, ("epoch", "nats per atom"))
+        write_config(context, report, [data], model)
         log(f"report: {plain(report)}")
     if json is not None:
         found.save_json(json)
+        write_config(context, json, [data], model)
         log(f"numbers: {plain(json)}")
     show(found)
 

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem, DataStructs
 
 from graphgen.errors import GraphgenError
+from graphgen.molecules import datasets
 
-FILES = {
-    "moses/mcf.csv": "f4a2bfacb4cb8877295eb2a4b4e61ec9770a26388f1331e5dc9c193d22dd5f89",
-    "moses/wehi_pains.csv": "d762e5420ec70f06d7e41d336cae6f67e2feb0eddf05c6171192a332726d296f",
-}
-"""The published files, relative to ``$GRAPHGEN_DATA``, and their SHA-256."""
+FILES = {source.file: source.sha256 for source in datasets.FILES["moses-filters"]}
+"""The published files, by their place under ``$GRAPHGEN_DATA``, and their SHA-256."""
 
 _ELEMENTS = frozenset((6, 7, 16, 8, 9, 17, 35, 1))
 _LARGEST_RING = 7
@@ -46,13 +42,12 @@ class Patterns:
 
 def missing() -> str | None:
     """Why the filters cannot be computed, or None."""
-    root = os.environ.get("GRAPHGEN_DATA")
-    absent = [file for file in FILES if not (root and (Path(root) / file).is_file())]
+    absent = [file for file in FILES if datasets.find_file(file) is None]
     if not absent:
         return None
     return (
-        f"no {' and '.join(absent)} under $GRAPHGEN_DATA; they are metrics/mcf.csv and metrics/wehi_pains.csv "
-        "of github.com/molecularsets/moses"
+        f"no {' and '.join(absent)} under $GRAPHGEN_DATA or among the downloads; run `graphgen data moses-filters "
+        "--download` (they are of github.com/molecularsets/moses)"
     )
 
 
@@ -67,8 +62,8 @@ def load() -> Patterns:
         raise GraphgenError(why)
     smarts: list[str] = []
     for file, digest in FILES.items():
-        path = Path(os.environ["GRAPHGEN_DATA"]) / file
-        content = path.read_bytes()
+        path = datasets.find_file(file)
+        content = path.read_bytes() if path else b""
         if hashlib.sha256(content).hexdigest() != digest:
             raise GraphgenError(f"{path}: not the published file (its SHA-256 differs); replace it")
         rows = csv.reader(content.decode().splitlines())

@@ -80,6 +80,25 @@ SOURCES = {
 }
 """The named data sets. ``nci`` comes with RDKit: a few thousand real molecules that need no download."""
 
+_MOSES = "00185d439a358f529cbefcb5f5e3d15ec8e5d1e8/moses/metrics"
+
+
+def _of_moses(file: str, sha256: str) -> Source:
+    urls = (
+        f"https://raw.githubusercontent.com/molecularsets/moses/{_MOSES}/{file}",
+        f"https://cdn.jsdelivr.net/gh/molecularsets/moses@{_MOSES}/{file}",
+    )
+    return Source(f"moses/{file}", sha256, urls)
+
+
+FILES = {
+    "moses-filters": (
+        _of_moses("mcf.csv", "f4a2bfacb4cb8877295eb2a4b4e61ec9770a26388f1331e5dc9c193d22dd5f89"),
+        _of_moses("wehi_pains.csv", "d762e5420ec70f06d7e41d336cae6f67e2feb0eddf05c6171192a332726d296f"),
+    ),
+}
+"""Files that a metric needs and that hold no molecules."""
+
 
 def load(name_or_path: str | os.PathLike[str], column: str | None = None, progress: bool = True) -> EncodedMolecules:
     """A data set by name (:data:`SOURCES`) or from a file (:func:`~graphgen.molecules.records.read_records`).
@@ -99,7 +118,7 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
         if not path.exists():
             known = ", ".join(SOURCES)
             raise GraphgenError(f"{path}: no such file, and no data set of that name; there are {known}")
-        name, digest = path.name.split(".")[0], sha256_of(path)
+        name, digest = path.name.split(".")[0], _sha256(path)
     selection = source.selection if source else None
     form = source.file if source else "".join(path.suffixes)
     cached = cache_folder() / f"{name}-{_key(digest, form, column, selection)}.safetensors"
@@ -138,9 +157,31 @@ def download(name: str) -> Path:
     source = SOURCES.get(name)
     if source is None:
         raise GraphgenError(f"no data set {name!r}; there are {', '.join(SOURCES)}")
-    if not source.urls or _downloaded(source).exists():
-        return _find(name, source)
+    return _fetch(name, source)
+
+
+def download_files(name: str) -> list[Path]:
+    """As :func:`download`, for the files of one of :data:`FILES`.
+
+    Raises:
+        GraphgenError: no such files, or no mirror has the published ones.
+    """
+    if name not in FILES:
+        raise GraphgenError(f"no files {name!r}; there are {', '.join(FILES)}")
+    return [_fetch(name, source) for source in FILES[name]]
+
+
+def find_file(file: str) -> Path | None:
+    """A file by its place under ``$GRAPHGEN_DATA``: there, or among the downloads, or nowhere."""
+    root = os.environ.get("GRAPHGEN_DATA")
+    places = [Path(root) / file] if root else []
+    return next((path for path in [*places, _download_path(file)] if path.is_file()), None)
+
+
+def _fetch(name: str, source: Source) -> Path:
     target, failures = _downloaded(source), []
+    if not source.urls or target.exists():
+        return _find(name, source)
     pooch.get_logger().setLevel("WARNING")
     for url in source.urls:
         try:
@@ -160,7 +201,11 @@ def cache_folder() -> Path:
 
 
 def _downloaded(source: Source) -> Path:
-    return cache_folder() / "downloads" / Path(source.file).name
+    return _download_path(source.file)
+
+
+def _download_path(file: str) -> Path:
+    return cache_folder() / "downloads" / Path(file).name
 
 
 def _find(name: str, source: Source) -> Path:
@@ -178,16 +223,11 @@ def _find(name: str, source: Source) -> Path:
 
 
 def _check(path: Path, name: str, source: Source) -> None:
-    if sha256_of(path) != source.sha256:
+    if _sha256(path) != source.sha256:
         raise GraphgenError(f"{path}: not the published file of {name} (its SHA-256 differs); replace it")
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, unpacked if its name ends in ``.gz``.
-
-    Raises:
-        GraphgenError: it cannot be read.
-    """
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open_plain(path) as file:
         try:
