@@ -116,11 +116,13 @@ class TrainedModel:
         until_molecules: bool = False,
         device: str = "cpu",
         progress: bool = True,
+        start: int = 0,
     ) -> Generated:
         """Sample atoms on the bonds of real molecules, by default held-out ones of its own data.
 
         Args:
-            n, seed, batch_size, steps, nll_draws, until_molecules: as :func:`graphgen.generate.generate` has them.
+            n, seed, batch_size, steps, nll_draws, until_molecules, device, start: as
+                :func:`graphgen.generate.generate` has them.
             structures: molecules, or as :meth:`skeletons` takes them, with ``split`` and ``column``.
 
         Raises:
@@ -140,6 +142,7 @@ class TrainedModel:
             steps,
             device,
             progress,
+            start=start,
             until_molecules=until_molecules,
             nll_draws=draws,
         )

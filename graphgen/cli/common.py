@@ -76,7 +76,7 @@ def load_data(name_or_path: str, column: str | None, rejects: Path | None) -> tu
     log(f"{plain(data.name)}: {len(data):,} molecules, {len(data.vocabulary)} atom types")
     if not data.rejects or name_or_path in SOURCES:
         return data, 0
-    reasons = ", ".join(f"{count} {plain(reason)}" for reason, count in data.report["rejected"].items())
+    reasons = ", ".join(f"{plain(reason)}: {count:,}" for reason, count in data.report["rejected"].items())
     where = ""
     if rejects is not None:
         write_rejects(rejects, data.rejects)

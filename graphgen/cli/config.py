@@ -93,7 +93,8 @@ def write_config(
     from graphgen.models import checkpoint
 
     verb, path = context.info_name, config_path(out)
-    chosen = {key: value for key, value in (context.params | resolved).items() if key not in _OWN}
+    values = context.params | resolved
+    chosen = {str(option.name): values[option.name] for option in context.command.params if option.name not in _OWN}
     about: dict[str, Any] = {
         "verb": verb,
         "graphgen": graphgen.__version__,
@@ -108,7 +109,7 @@ def write_config(
     if model is not None:
         with open(model / checkpoint.WEIGHTS, "rb") as weights:
             about["model-sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
-    lines = [f"# Made {json.dumps(out.name)}; again: graphgen {verb} --config {path.name}"]
+    lines = [f"# What made {_toml(out)}; once more: graphgen {verb} --config {_toml(path)}"]
     lines += [f"{_key(key)} = {_toml(value)}" for key, value in chosen.items() if value is not None]
     lines += ["", f"[{ABOUT}]", *(f"{key} = {_toml(value)}" for key, value in about.items())]
     with atomic_write(path) as temporary:

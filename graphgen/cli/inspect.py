@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from graphgen.cli.common import log, plain, show
 
@@ -31,7 +31,7 @@ def inspect(
     if json:
         print(dumps(found, indent=1))
         return
-    table = Table("", "", show_header=False, box=None)
+    table = Table("", Column(overflow="fold"), show_header=False, box=None)
     run, data = found["training"], found["data"]
     table.add_row("model", f"{found['model']}, {found['parameters']:,} parameters, {_bytes(found['bytes'])}")
     table.add_row("settings", _pairs(found["settings"]))
