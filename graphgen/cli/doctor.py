@@ -37,11 +37,8 @@ def doctor() -> None:
     table.add_row("CPU kernels", f"{_C.instruction_set()}, {torch.get_num_threads()} threads")
     table.add_row("CUDA kernels", "built" if _C.built_with_cuda() else "not built (GRAPHGEN_CUDA=ON pip install .)")
     table.add_row("CUDA device", _cuda_device())
-    extras = (
-        f"{module} {version}" if (version := _version(module)) else f"no {module} (extra {name})"
-        for module, name in _EXTRAS.items()
-    )
-    table.add_row("extras", ", ".join(extras))
+    extras = ", ".join(_installed(module, name) for module, name in _EXTRAS.items())
+    table.add_row("extras", extras)
     table.add_row("cache", plain(datasets.cache_folder()))
     table.add_row("GRAPHGEN_DATA", plain(os.environ.get("GRAPHGEN_DATA", "not set")))
     table.add_row("data sets", ", ".join(f"{name} {_place(name)}" for name in [*datasets.SOURCES, *datasets.FILES]))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from graphgen.molecules.encoded import EncodedMolecules
 from graphgen.trained import TrainedModel
 
-_Base: Any = object
-try:
-    from guacamol.distribution_matching_generator import DistributionMatchingGenerator as _Base
-except ImportError:
-    pass  # its users have it; everyone else can call generate all the same
+
+def _base() -> Any:
+    try:
+        return import_module("guacamol.distribution_matching_generator").DistributionMatchingGenerator
+    except ImportError:
+        return object
+
+
+_Base: Any = _base()
 
 
 class Generator(_Base):
@@ -39,8 +44,9 @@ class Generator(_Base):
         device: str = "cpu",
     ) -> None:
         self.model, self.seed, self.batch_size, self.device = model, seed, batch_size, device
-        given = isinstance(structures, EncodedMolecules)
-        self.structures = structures if given else model.skeletons(structures, split)
+        if not isinstance(structures, EncodedMolecules):
+            structures = model.skeletons(structures, split)
+        self.structures = structures
         self.handed_out = 0
 
     def generate(self, number_samples: int) -> list[str]:

@@ -18,7 +18,8 @@ from graphgen.molecules.codec import canonical_smiles
 
 NAMES = (
     "valid", "unique@1000", "unique@10000", "FCD/Test", "SNN/Test", "Frag/Test", "Scaf/Test", "FCD/TestSF",
-    "SNN/TestSF", "Frag/TestSF", "Scaf/TestSF", "IntDiv", "IntDiv2", "Filters", "logP", "SA", "QED", "weight", "Novelty",
+    "SNN/TestSF", "Frag/TestSF", "Scaf/TestSF", "IntDiv", "IntDiv2", "Filters", "logP", "SA", "QED", "weight",
+    "Novelty",
 )  # fmt: skip
 Metrics = dict[str, float | None]
 
