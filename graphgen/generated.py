@@ -222,7 +222,7 @@ def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_co
             wanted = "smiles" if smiles_column is None else smiles_column.strip().lower()
             if wanted not in column:
                 raise GraphgenError(f"{path}: no column {smiles_column or 'smiles'}; its columns are: {_names(column)}")
-            column["smiles"] = column[wanted]
+            column["smiles"] = column.pop(wanted)
         cell = {name: "" if row[key] is None else str(row[key]).strip() for name, key in column.items()}
         smiles.append(cell["smiles"] or None)
         reasons.append(None if cell["smiles"] else cell.get("reason") or "no molecule")

@@ -1,0 +1,58 @@
+"""The filters' pattern files: in the data folder or among the downloads."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphgen.errors import GraphgenError
+from graphgen.metrics import patterns
+from graphgen.molecules import datasets
+
+CONTENTS = {"mcf.csv": b"names,smarts\nx,[Cl]\n", "wehi_pains.csv": b"[N+],y\n"}
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """A world in which the published files are these two, and the network is a dictionary."""
+    monkeypatch.delenv("GRAPHGEN_DATA", raising=False)
+    monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
+    sources = [replace(s, sha256=digests[Path(s.file).name]) for s in datasets.FILES["moses-filters"]]
+    monkeypatch.setitem(datasets.FILES, "moses-filters", tuple(sources))
+    monkeypatch.setattr(patterns, "FILES", {source.file: source.sha256 for source in sources})
+    asked = []
+
+    def retrieve(url, known_hash, path, fname):
+        asked.append(url)
+        (Path(path) / fname).write_bytes(CONTENTS[url.rpartition("/")[2]])
+
+    monkeypatch.setattr(datasets.pooch, "retrieve", retrieve)
+    patterns.load.cache_clear()
+    yield asked
+    patterns.load.cache_clear()
+
+
+def test_downloaded_once_and_found(published):
+    assert "graphgen data moses-filters --download" in patterns.missing()
+    paths = datasets.download_files("moses-filters")
+    assert [path.name for path in paths] == list(CONTENTS) and len(published) == 2
+    assert datasets.download_files("moses-filters") == paths and len(published) == 2
+    assert patterns.missing() is None and len(patterns.load().queries) == 2
+
+
+def test_another_file_under_that_name_is_refused(published, monkeypatch):
+    monkeypatch.setitem(CONTENTS, "mcf.csv", b"something else")
+    with pytest.raises(GraphgenError, match="could not be downloaded"):
+        datasets.download_files("moses-filters")
+    with pytest.raises(GraphgenError, match="there are moses-filters"):
+        datasets.download_files("others")
+
+
+def test_the_pinned_digests_are_those_of_the_published_files():
+    for source in datasets.FILES["moses-filters"]:
+        path = datasets.find_file(source.file)
+        if path is None:
+            pytest.skip("set GRAPHGEN_DATA")
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == source.sha256
