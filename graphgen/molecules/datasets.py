@@ -186,6 +186,7 @@ def _fetch(name: str, source: Source) -> Path:
     for url in source.urls:
         try:
             with atomic_write(target) as temporary:
+                temporary.unlink()  # what is there already, pooch does not fetch
                 # The published digest is of the unpacked file, which pooch cannot check.
                 pooch.retrieve(url, known_hash=None, path=temporary.parent, fname=temporary.name)
                 _check(temporary, name, source)

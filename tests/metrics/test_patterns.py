@@ -1,8 +1,9 @@
 """The filters' pattern files: in the data folder or among the downloads."""
 
 import hashlib
+import threading
 from dataclasses import replace
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -15,23 +16,37 @@ CONTENTS = {"mcf.csv": b"names,smarts\nx,[Cl]\n", "wehi_pains.csv": b"[N+],y\n"}
 
 @pytest.fixture
 def published(monkeypatch, tmp_path):
-    """A world in which the published files are these two, and the network is a dictionary."""
+    """A world in which the published files are these two, on a server of our own."""
     monkeypatch.delenv("GRAPHGEN_DATA", raising=False)
     monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
-    sources = [replace(s, sha256=digests[Path(s.file).name]) for s in datasets.FILES["moses-filters"]]
-    monkeypatch.setitem(datasets.FILES, "moses-filters", tuple(sources))
-    monkeypatch.setattr(patterns, "FILES", {source.file: source.sha256 for source in sources})
     asked = []
 
-    def retrieve(url, known_hash, path, fname):
-        asked.append(url)
-        (Path(path) / fname).write_bytes(CONTENTS[url.rpartition("/")[2]])
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rpartition("/")[2]
+            asked.append(name)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENTS[name])
 
-    monkeypatch.setattr(datasets.pooch, "retrieve", retrieve)
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    root = f"http://127.0.0.1:{server.server_port}"
+    sources = [
+        replace(source, sha256=digests[name], urls=(f"{root}/{name}",))
+        for source, name in zip(datasets.FILES["moses-filters"], CONTENTS, strict=True)
+    ]
+    monkeypatch.setitem(datasets.FILES, "moses-filters", tuple(sources))
+    monkeypatch.setattr(patterns, "FILES", {source.file: source.sha256 for source in sources})
     patterns.load.cache_clear()
     yield asked
     patterns.load.cache_clear()
+    server.shutdown()
+    server.server_close()
 
 
 def test_downloaded_once_and_found(published):
