@@ -333,6 +333,12 @@ def test_interrupt_exits_130(cli, monkeypatch):
     assert code == 130 and "interrupted" in err and "Traceback" not in out + err
 
 
+def test_version(cli):
+    import graphgen
+
+    assert cli("--version") == (0, f"graphgen {graphgen.__version__}\n", "")
+
+
 def test_help_has_examples(cli):
     for verb in ("demo", "train", "generate", "evaluate", "likelihood", "inspect", "data", "bench", "doctor"):
         code, out, _ = cli(verb, "--help")

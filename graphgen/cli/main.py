@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from inspect import cleandoc
+from typing import Annotated
 
 import typer
 
+from graphgen import __version__
 from graphgen.cli import bench, data, demo, doctor, evaluate, generate, inspect, likelihood, train
 from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log, plain
 from graphgen.errors import GraphgenError
@@ -26,6 +28,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"graphgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Generative models of molecular graphs."""
+
+
 for module in (demo, train, generate, evaluate, likelihood, inspect, data, bench, doctor):
     verb = getattr(module, module.__name__.rpartition(".")[2])
     app.command(help=_help(verb))(verb)
