@@ -327,16 +327,23 @@ typedef struct {
 } gg_softmax_params;
 gg_status gg_softmax(const gg_softmax_params* params, const gg_place* place);
 
-// The noise contract, version 1: see common/philox.h. Element e of graph g is its row-major place in that
-// graph's rows; its bits depend on (seed, stream, graph id, step, e) and on nothing else.
-typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
+// Where noise comes from. The noise contract, version 1, see noise/philox.h: the bits of element e of graph g depend on
+// (seed, stream, graph id, step, e) and on nothing else. Elements are numbered in row-major order of the graph's rows, or
+// of its unordered pairs, see noise/pairs.h.
 typedef struct {
-  const void* ptr;       // [graphs + 1] int64 row boundaries from 0, never falling; the CPU call checks them
-  const void* graph_id;  // [graphs] int64 in [0, 2^48), checked likewise, or null for 0, 1, 2, ...
-  void* out;             // [ptr[graphs], features] dtype
-  int64_t graphs, features;
+  const void* ptr;         // [graphs + 1] int64 row boundaries from 0 to rows, never falling; the CPU call checks them
+  const void* graph_id;    // [graphs] int64 in [0, 2^48), checked likewise, or null for 0, 1, 2, ...
+  const int64_t* step_at;  // a number on the device that is added to step, modulo 2^32; or null
   uint64_t seed;
   uint32_t stream, step;
+  int32_t symmetric;  // rows of a graph are the ordered pairs of its nodes, whose two orders share their noise
+} gg_graph_noise;
+
+typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
+typedef struct {
+  gg_graph_noise noise;
+  void* out;  // [rows, features] dtype
+  int64_t graphs, rows, features;
   int32_t distribution, dtype;
 } gg_noise_params;
 gg_status gg_noise(const gg_noise_params* params, const gg_place* place);

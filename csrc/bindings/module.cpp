@@ -14,6 +14,11 @@ static const void* in(Address address) { return reinterpret_cast<const void*>(ad
 static void* out(Address address) { return reinterpret_cast<void*>(address); }
 static gg_place place(int device, int threads, Address stream) { return {device, threads, out(stream)}; }
 
+static gg_graph_noise graph_noise(Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t stream,
+                                  uint32_t step, bool symmetric) {
+  return {in(ptr), in(graph_id), static_cast<const int64_t*>(in(step_at)), seed, stream, step, symmetric};
+}
+
 PYBIND11_MODULE(_C, module) {
   using release = py::call_guard<py::gil_scoped_release>;
 
@@ -292,10 +297,16 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "noise",
-      [](Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, uint64_t seed,
-         uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads, Address stream) {
-        gg_noise_params p{in(ptr), in(graph_id),  out(result), graphs,       features,
-                          seed,    stream_number, step,        distribution, dtype};
+      [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
+         Address result, int64_t graphs, int64_t rows, int64_t features, int distribution, int dtype, int device,
+         int threads, Address stream) {
+        gg_noise_params p{graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric),
+                          out(result),
+                          graphs,
+                          rows,
+                          features,
+                          distribution,
+                          dtype};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_noise(&p, &where));
       },

@@ -1,5 +1,6 @@
 // The C interface: checks, and the way to the CPU or the CUDA kernel.
 #include "cpu_kernels.h"
+#include "../noise/pairs.h"
 #include "cuda_kernels.h"
 #include "indices.h"
 #include "status.h"
@@ -173,22 +174,30 @@ static gg_status check(const gg_activate_params& p, const gg_place&) {
       {check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, GG_ACTIVATIONS)});
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
-static gg_status check(const gg_noise_params& p, const gg_place& place) {
-  if (gg_status status =
-          first_failure({check_code("distribution", p.distribution, 3), check_code("stream", p.stream, 65536)}))
-    return status;
+static gg_status check_graphs(const gg_graph_noise& noise, int64_t graphs, int64_t rows, const gg_place& place) {
+  if (gg_status status = check_code("stream", noise.stream, 65536)) return status;
   if (place.device != GG_CPU) return GG_OK;
-  const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
-  const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
+  const int64_t* ptr = static_cast<const int64_t*>(noise.ptr);
+  const int64_t* graph_id = static_cast<const int64_t*>(noise.graph_id);
   if (ptr[0] != 0) return fail(GG_OUT_OF_RANGE, "ptr: must start at 0, starts at %lld", static_cast<long long>(ptr[0]));
-  for (int64_t g = 0; g < p.graphs; ++g) {
-    if (ptr[g + 1] < ptr[g])
+  for (int64_t g = 0; g < graphs; ++g) {
+    const int64_t own = ptr[g + 1] - ptr[g];
+    if (own < 0)
       return fail(GG_OUT_OF_RANGE, "ptr: falls at graph %lld; it must never fall", static_cast<long long>(g));
+    if (noise.symmetric && side_of(own) * side_of(own) != own)
+      return fail(GG_OUT_OF_RANGE, "ptr: graph %lld has %lld rows, which is no square: its rows must be pairs of nodes",
+                  static_cast<long long>(g), static_cast<long long>(own));
     if (graph_id && (graph_id[g] < 0 || graph_id[g] >> 48))
       return fail(GG_INVALID_ARGUMENT, "graph_ids: graph %lld has %lld, which is not in [0, 2^48)",
                   static_cast<long long>(g), static_cast<long long>(graph_id[g]));
   }
+  if (ptr[graphs] != rows)
+    return fail(GG_OUT_OF_RANGE, "ptr: must end at the %lld rows there are, ends at %lld", static_cast<long long>(rows),
+                static_cast<long long>(ptr[graphs]));
   return GG_OK;
+}
+static gg_status check(const gg_noise_params& p, const gg_place& place) {
+  return first_failure({check_code("distribution", p.distribution, 3), check_graphs(p.noise, p.graphs, p.rows, place)});
 }
 
 template <class Params, class CudaKernel>

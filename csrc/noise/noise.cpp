@@ -1,68 +1,8 @@
-#include "philox.h"
-
 #include "../common/dispatch.h"
 #include "../common/rows.h"
-#include "../common/simd.h"
+#include "draw.h"
 
-namespace gg {
-
-template <>
-struct Lanes<uint32v> {
-  using Real = floatv;
-  static GG_MEMBER void multiply_wide(uint32v a, uint32_t factor, uint32v& high, uint32v& low) {
-#if defined(__x86_64__)
-    typedef uint64_t uint64v __attribute__((vector_size(GG_VECTOR_BYTES)));
-#if GG_VECTOR_BYTES == 64
-    const __m512i f = _mm512_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m512i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm512_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm512_mul_epu32(_mm512_srli_epi64(v, 32), f));
-#elif GG_VECTOR_BYTES == 32
-    const __m256i f = _mm256_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m256i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm256_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm256_mul_epu32(_mm256_srli_epi64(v, 32), f));
-#else
-    const __m128i f = _mm_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m128i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm_mul_epu32(_mm_srli_epi64(v, 32), f));
-#endif
-    low = bit_cast<uint32v>((even & 0xffffffffull) | (odd << 32));
-    high = bit_cast<uint32v>((even >> 32) | (odd & 0xffffffff00000000ull));
-#else
-    for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) {
-      const uint64_t product = static_cast<uint64_t>(a[lane]) * factor;
-      high[lane] = static_cast<uint32_t>(product >> 32);
-      low[lane] = static_cast<uint32_t>(product);
-    }
-#endif
-  }
-  static GG_MEMBER floatv from_signed(uint32v bits) { return __builtin_convertvector(bit_cast<int32v>(bits), floatv); }
-  static GG_MEMBER floatv square_root(floatv x) {
-    for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
-    return x;
-  }
-};
-
-// lanes of a and b by turns, the lower or the upper half of them
-template <bool upper, class Vector>
-GG_HD Vector interleave(Vector a, Vector b) {
-  constexpr int lanes = GG_VECTOR_BYTES / 4;
-  int32v order{};
-  for (int lane = 0; lane < lanes; ++lane) order[lane] = (lane & 1) * lanes + lane / 2 + (upper ? lanes / 2 : 0);
-  return __builtin_shuffle(a, b, order);
-}
-
-namespace GG_ISA {
-
-constexpr int kLanes = GG_VECTOR_BYTES / 4;
-
-// One block a lane: counters first_block + 0, 1, 2, ...
-static inline void draw_words(const gg_noise_params& p, int64_t graph_id, int64_t first_block, uint32v (&words)[4]) {
-  for (int lane = 0; lane < kLanes; ++lane) words[0][lane] = static_cast<uint32_t>(first_block) + lane;
-  words[1] = uint32v{} + p.step;
-  words[2] = uint32v{} + static_cast<uint32_t>(graph_id);
-  words[3] = uint32v{} + last_counter_word(p.stream, graph_id);
-  philox(words, p.seed);
-}
+namespace gg::GG_ISA {
 
 template <class S>
 static inline void write_some(S* out, const float* values, int64_t count) {
@@ -75,35 +15,34 @@ static inline void write_some(S* out, const float* values, int64_t count) {
   }
 }
 
+// The same to both orders of every pair of a graph with n nodes.
 template <class S>
-static void fill_reals(const gg_noise_params& p, int64_t graph_id, S* out, int64_t count) {
-  for (int64_t at = 0; at < count; at += 4 * kLanes) {
-    uint32v words[4] = {};
-    draw_words(p, graph_id, at / 4, words);
-    floatv element[4];
-    if (p.distribution == GG_NORMAL) {
-      box_muller(words[0], words[1], element[0], element[1]);
-      box_muller(words[2], words[3], element[2], element[3]);
-    } else {
-      for (int k = 0; k < 4; ++k) element[k] = uniform(words[k]);
-    }
-    floatv even[2] = {interleave<false>(element[0], element[2]), interleave<true>(element[0], element[2])};
-    floatv odd[2] = {interleave<false>(element[1], element[3]), interleave<true>(element[1], element[3])};
-    float values[4 * kLanes];
-    for (int half = 0; half < 2; ++half) {
-      store(values + (2 * half) * kLanes, interleave<false>(even[half], odd[half]));
-      store(values + (2 * half + 1) * kLanes, interleave<true>(even[half], odd[half]));
-    }
-    write_some(out + at, values, count - at < 4 * kLanes ? count - at : 4 * kLanes);
+static void write_pairs(S* out, const float* values, int64_t first, int64_t count, int64_t n, int64_t features) {
+  for (int64_t k = 0; k < count; ++k) {
+    const Pair pair = Pair::at((first + k) / features);
+    const int64_t feature = (first + k) % features;
+    write_some(out + pair.row(n) * features + feature, values + k, 1);
+    write_some(out + pair.mirrored_row(n) * features + feature, values + k, 1);
   }
 }
 
 template <class S>
-static void fill_signs(const gg_noise_params& p, int64_t graph_id, S* out, int64_t count) {
+static void write_run(const Batch& batch, S* out, int64_t graph, int64_t first, int64_t count, const float* values) {
+  S* to = out + batch.start(graph);
+  if (batch.symmetric) {
+    write_pairs(to, values, first, count, side_of(batch.rows(graph)), batch.features);
+  } else {
+    write_some(to + first, values, count);
+  }
+}
+
+template <class S>
+static void fill_signs(const Batch& batch, int64_t graph, S* out) {
+  const int64_t id = batch.id(graph), count = batch.numbers(graph);
   for (int64_t at = 0; at < count; at += 128) {
-    uint32_t words[4] = {static_cast<uint32_t>(at / 128), p.step, static_cast<uint32_t>(graph_id),
-                         last_counter_word(p.stream, graph_id)};
-    philox(words, p.seed);
+    uint32_t words[4] = {static_cast<uint32_t>(at / 128), batch.step, static_cast<uint32_t>(id),
+                         last_counter_word(batch.stream, id)};
+    philox(words, batch.seed);
     float values[128];
     for (int first = 0; first < 128; first += kLanes) {
       uint32v place = {};
@@ -111,31 +50,32 @@ static void fill_signs(const gg_noise_params& p, int64_t graph_id, S* out, int64
       const uint32v clear = ~((uint32v{} + words[first / 32]) >> place) & 1u;
       store(values + first, bit_cast<floatv>(0x3f800000u | clear << 31));  // 1 with the sign bit of a clear bit
     }
-    write_some(out + at, values, count - at < 128 ? count - at : 128);
+    write_run(batch, out, graph, at, count - at < 128 ? count - at : 128, values);
+  }
+}
+
+template <class S>
+static void fill(const gg_noise_params& p, const Batch& batch, int64_t begin, int64_t end) {
+  S* out = static_cast<S*>(p.out);
+  auto write = [&](int64_t graph, int64_t first, int64_t count, const float* values) {
+    write_run(batch, out, graph, first, count, values);
+  };
+  if (p.distribution == GG_NORMAL) {
+    for_each_run<GG_NORMAL>(batch, begin, end, write);
+  } else if (p.distribution == GG_UNIFORM) {
+    for_each_run<GG_UNIFORM>(batch, begin, end, write);
+  } else {
+    for (int64_t graph = begin; graph < end; ++graph) fill_signs(batch, graph, out);
   }
 }
 
 void noise(const gg_noise_params& p, int threads) {
+  const Batch batch(p.noise, p.features);
   with_dtype(p.dtype, [&](auto dtype) {
-    using S = typename decltype(dtype)::type;
-    const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
-    const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
-    auto body = [&](int64_t first, int64_t last) {
-      for (int64_t g = first; g < last; ++g) {
-        const int64_t id = graph_id ? graph_id[g] : g;
-        S* out = static_cast<S*>(p.out) + ptr[g] * p.features;
-        const int64_t count = (ptr[g + 1] - ptr[g]) * p.features;
-        if (p.distribution == GG_RADEMACHER) {
-          fill_signs(p, id, out, count);
-        } else {
-          fill_reals(p, id, out, count);
-        }
-      }
-    };
-    const int64_t mean_rows = p.graphs > 0 ? ptr[p.graphs] / p.graphs + 1 : 1;
-    for_rows(p.graphs, 16 * mean_rows * p.features, threads, body);
+    auto body = [&](int64_t begin, int64_t end) { fill<typename decltype(dtype)::type>(p, batch, begin, end); };
+    const int64_t mean_elements = p.graphs > 0 ? p.rows * p.features / p.graphs + 1 : 1;
+    for_rows(p.graphs, 16 * mean_elements, threads, body);
   });
 }
 
-}  // namespace GG_ISA
-}  // namespace gg
+}  // namespace gg::GG_ISA
