@@ -200,6 +200,26 @@ static gg_status check(const gg_noise_params& p, const gg_place& place) {
   return first_failure({check_code("distribution", p.distribution, 3), check_graphs(p.noise, p.graphs, p.rows, place)});
 }
 
+static gg_status check_keep(const uint8_t* keep, int64_t keep_features, int64_t features) {
+  if (!keep || keep_features == 1 || keep_features == features) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "keep has %lld features: expected 1 or %lld", static_cast<long long>(keep_features),
+              static_cast<long long>(features));
+}
+static gg_status check(const gg_affine_noise_step_params& p, const gg_place& place) {
+  if (p.keep && p.terms == 0) return fail(GG_INVALID_ARGUMENT, "keep needs a term that is kept");
+  return first_failure({check_code("terms", p.terms, GG_TERMS + 1), check_keep(p.keep, p.keep_features, p.features),
+                        check_graphs(p.noise, p.graphs, p.rows, place)});
+}
+static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
+  return first_failure({check_code("power", p.power, 3), check_keep(p.keep, p.keep_features, p.features),
+                        check_graphs(p.noise, p.graphs, p.rows, place)});
+}
+static gg_status check(const gg_embedded_step_params& p, const gg_place& place) {
+  if (p.step.terms == 0 || p.step.noisy || p.step.keep)
+    return fail(GG_INVALID_ARGUMENT, "embedded_step takes a state and its stages, and neither noise nor keep");
+  return check(p.step, place);
+}
+
 template <class Params, class CudaKernel>
 static gg_status run(const Params* params, const gg_place* place, void (*CpuKernels::*on_cpu)(const Params&, int),
                      CudaKernel on_cuda) {

@@ -23,4 +23,7 @@
   DO(linear)              \
   DO(activate)            \
   DO(softmax)             \
-  DO(noise)
+  DO(noise)               \
+  DO(affine_noise_step)   \
+  DO(graph_dot)           \
+  DO(embedded_step)
