@@ -26,8 +26,8 @@ def torchsde_step(x: torch.Tensor, drift: torch.Tensor):
     """One Euler step of torchsde, its Brownian interval among it; or why it is not here."""
     try:
         import torchsde
-        from torchsde._core.methods.euler import Euler
         from torchsde._core.base_sde import ForwardSDE
+        from torchsde._core.methods.euler import Euler
     except ImportError as error:
         return None, f"not installed ({error.__class__.__name__}); pip install torchsde"
 

@@ -361,13 +361,11 @@ def _check_keep(keep: Tensor | None, like: Tensor) -> None:
         )
 
 
-def _per_graph(name: str, number: PerGraph, graphs: int, like: Tensor) -> Tensor | None:
-    """A number of every graph in the accumulation type, None for a number they share."""
-    if not isinstance(number, Tensor):
-        return None
+def _per_graph(name: str, number: Tensor, graphs: int, dtype: torch.dtype) -> Tensor:
+    """A number of every graph in the accumulation type."""
     if number.shape != (graphs,):
         raise ValueError(f"{name}: expected a number or [{graphs}], one per graph, got {list(number.shape)}")
-    return number.to(accumulated(like.dtype))
+    return number.to(accumulated(dtype))
 
 
 def take_step(
@@ -384,23 +382,32 @@ def take_step(
     like = terms[0] if terms else diffusion
     if like is None or like.dim() != 2 or len(terms) > MAX_TERMS or len(coefficients) != len(terms):
         raise ValueError(f"a step takes 1 to {MAX_TERMS} arrays [N, F] and as many coefficients, or a diffusion [N, F]")
-    shape, dtype = like.shape, like.dtype
-    for array in (*terms, diffusion):
-        if array is not None and (array.shape != shape or array.dtype is not dtype):
-            raise ValueError(f"arrays of a step differ: {list(shape)} {dtype} and {list(array.shape)} {array.dtype}")
+    # One pass, and few of Python's calls: on a small molecule this is what a step costs.
+    shape, dtype, graphs = like.shape, like.dtype, noise.ptr.shape[0] - 1
+    numbers: list[Tensor | None] = []
+    factors: list[float] = []
+    for k, term in enumerate(terms):
+        if term.shape != shape or term.dtype is not dtype:
+            raise ValueError(f"arrays of a step differ: {list(shape)} {dtype}, {list(term.shape)} {term.dtype}")
+        number = coefficients[k]
+        if isinstance(number, Tensor):
+            numbers.append(_per_graph("coefficient", number, graphs, dtype))
+            factors.append(1.0 if scales is None else scales[k])
+        else:
+            numbers.append(None)
+            factors.append(number)
+    if diffusion is not None and (diffusion.shape != shape or diffusion.dtype is not dtype):
+        raise ValueError(f"diffusion: expected {list(shape)} {dtype}, got {list(diffusion.shape)} {diffusion.dtype}")
     if keep is not None:
         _check_keep(keep, like)
         if not terms:
             raise ValueError("keep: there is no state to keep")
-    graphs = noise.ptr.shape[0] - 1
-    numbers = [_per_graph("coefficient", number, graphs, like) for number in coefficients]
-    factors = [
-        (1.0 if scales is None else scales[k]) if isinstance(number, Tensor) else float(number)
-        for k, number in enumerate(coefficients)
-    ]
-    noisy = isinstance(amplitude, Tensor) or amplitude != 0
-    spread = _per_graph("noise", amplitude, graphs, like)
-    width = float(amplitude) if spread is None else 1.0  # type: ignore[arg-type]
+    spread, width = None, 1.0
+    if isinstance(amplitude, Tensor):
+        spread = _per_graph("noise", amplitude, graphs, dtype)
+    else:
+        width = amplitude
+    noisy = spread is not None or width != 0
     if not noisy:
         diffusion = None
     if eager(*terms, *numbers, diffusion, spread):

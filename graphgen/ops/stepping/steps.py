@@ -264,8 +264,10 @@ def annealed_langevin_step(
         options.get("step", 0),
         options.get("symmetric", False),
     )
-    of_score, of_noise = (squares.double() for squares in squared_norms(score, options.get("keep"), key))
+    of_score, of_noise = squared_norms(score, options.get("keep"), key)
     if norm == "batch":
         of_score, of_noise = (squares.sqrt().mean().square().expand(squares.shape) for squares in (of_score, of_noise))
-    size = 2.0 * snr * snr * wide(alpha) * of_noise / torch.where(of_score > 0, of_score, torch.inf)
-    return affine_noise_step((x, score), (1.0, size), noise=(2.0 * size).sqrt() * noise_scale, **options)
+    ratio = of_noise / of_score.masked_fill(of_score == 0, torch.inf)
+    size = ratio * (2.0 * snr * snr * alpha)
+    noise = (size * (2.0 * noise_scale * noise_scale)).sqrt() if noise_scale else 0.0
+    return affine_noise_step((x, score), (1.0, size), noise=noise, **options)
