@@ -68,6 +68,13 @@ static void step_pairs(const Affine<S>& affine, int terms, const Batch& batch, i
   }
 }
 
+// Without noise and without numbers of their own, graphs are one run.
+static bool is_uniform(const gg_affine_noise_step_params& p) {
+  bool uniform = !p.noisy;
+  for (int k = 0; k < p.terms; ++k) uniform = uniform && !p.coefficient[k];
+  return uniform;
+}
+
 void affine_noise_step(const gg_affine_noise_step_params& p, int threads) {
   const Batch batch(p.noise, p.features);
   with_dtype(p.dtype, [&](auto dtype) {
@@ -78,7 +85,12 @@ void affine_noise_step(const gg_affine_noise_step_params& p, int threads) {
         auto step = [&](int64_t graph, int64_t first, int count, const float* noise) {
           step_run<S, decltype(terms)::value>(affine, graph, batch.start(graph) + first, count, noise);
         };
-        if (!p.noisy) {
+        if (is_uniform(p)) {
+          const int64_t last = batch.start(end);
+          for (int64_t at = batch.start(begin); at < last; at += kRun)
+            step_run<S, decltype(terms)::value>(affine, begin, at,
+                                                static_cast<int>(last - at < kRun ? last - at : kRun), nullptr);
+        } else if (!p.noisy) {
           for_each_plain_run(batch, begin, end, step);
         } else if (!p.noise.symmetric) {
           for_each_run<GG_NORMAL>(batch, begin, end, step);

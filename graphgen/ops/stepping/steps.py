@@ -268,6 +268,6 @@ def annealed_langevin_step(
     if norm == "batch":
         of_score, of_noise = (squares.sqrt().mean().square().expand(squares.shape) for squares in (of_score, of_noise))
     ratio = of_noise / of_score.masked_fill(of_score == 0, torch.inf)
-    size = ratio * (2.0 * snr * snr * alpha)
+    size = ratio * (2.0 * snr * snr * wide(alpha))
     noise = (size * (2.0 * noise_scale * noise_scale)).sqrt() if noise_scale else 0.0
     return affine_noise_step((x, score), (1.0, size), noise=noise, **options)
