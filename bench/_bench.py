@@ -201,13 +201,25 @@ NODES, BONDS = 9, 10  # of a molecule the size of QM9's
 def molecules(count: int, device: str) -> GraphBatch:
     """A batch of rings with a tail and a bridge: 9 atoms and 10 bonds each, both directions, three bond types."""
     ring = [(k, (k + 1) % 7) for k in range(7)]
-    bonds = torch.tensor([*ring, (0, 7), (7, 8), (2, 5)]).t()
+    return _copies([*ring, (0, 7), (7, 8), (2, 5)], NODES, count, device)
+
+
+LARGE_NODES = 38  # of the largest molecules of ZINC250k
+
+
+def large_molecules(count: int, device: str) -> GraphBatch:
+    """A batch of chains with a ring of six at every ninth atom: 38 atoms and 41 bonds each, otherwise as above."""
+    chain = [(k, k + 1) for k in range(LARGE_NODES - 1)]
+    return _copies([*chain, *((k, k + 5) for k in range(0, LARGE_NODES - 5, 9))], LARGE_NODES, count, device)
+
+
+def _copies(pairs: list[tuple[int, int]], nodes: int, count: int, device: str) -> GraphBatch:
+    bonds = torch.tensor(pairs).t()
     one = torch.cat([bonds, bonds.flip(0)], 1)
-    shifts = NODES * torch.arange(count).repeat_interleave(2 * BONDS)
-    edge_index = one.repeat(1, count) + shifts
-    kind = torch.randint(0, 3, (BONDS,)).repeat(2 * count)
-    ptr = NODES * torch.arange(count + 1)
-    graph = GraphBatch.from_edge_index(edge_index, NODES * count, ptr=ptr, edge_attr=kind)
+    shifts = nodes * torch.arange(count).repeat_interleave(one.shape[1])
+    kind = torch.randint(0, 3, (len(pairs),)).repeat(2 * count)
+    ptr = nodes * torch.arange(count + 1)
+    graph = GraphBatch.from_edge_index(one.repeat(1, count) + shifts, nodes * count, ptr=ptr, edge_attr=kind)
     _ = graph.transpose  # made once per batch, like the batch itself
     return graph.to(device)
 

@@ -84,7 +84,7 @@ pytest=("$python" -m pytest -p no:cacheprovider -rs)
 
 # On a GPU the device's own tests come first: they are what the time is for.
 if ((gpu)) && [ $cuda = ON ]; then
-  step "CUDA tests" 150 "${pytest[@]}" tests/test_cuda.py
+  step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py
   if command -v compute-sanitizer >/dev/null; then
     # Without the caching allocator every tensor is an allocation of its own, whose ends memcheck can see.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "memcheck" 90 \
@@ -102,12 +102,12 @@ else
   why="torch sees no CUDA device"
   ((gpu)) && why="no nvcc"
   for name in "CUDA tests" "memcheck" "CUDA benchmarks"; do skip "$name" "$why"; done
-  step "CPU tests" 240 "${pytest[@]}" tests/test_graph.py tests/ops
+  step "CPU tests" 300 "${pytest[@]}" tests/test_graph.py tests/ops
   device=cpu rounds=2 # only to see that they run
 fi
 
 for name in roofline bench_message_passing bench_dense bench_noise bench_trace; do
-  if step "$name ($device)" 60 "$python" "bench/$name.py" --device $device --rounds $rounds --json "$results/$name.$device.json"; then
+  if step "$name ($device)" 90 "$python" "bench/$name.py" --device $device --rounds $rounds --json "$results/$name.$device.json"; then
     echo
     awk -v mark="==== $name ($device)" '$0 == mark {found = 1; next} found' "$log"
   fi

@@ -266,8 +266,10 @@ gg_status gg_rbf_edges(const gg_rbf_edges_params* params, const gg_place* place)
 // the derivatives of A by those parts of the z_m whose place in the outputs is not null:
 //   act^(order)(z_0) z_1 ... z_order                           summed by target, source or type, for m = 0,
 //   act^(order - 1)(z_0) times the z_n with n neither 0 nor m  for m > 0.
-// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
-// are found in one sweep over the edges by target, those by source in one over the edges by source.
+// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. With `mixed`, of order 2
+// only, A has the sum of act(z_0) z_3 added, which is not differentiated by z_3: the derivative of a message layer and
+// of its tangent at once. Outputs by target and type are found in one sweep over the edges by target, those by source
+// in one over the edges by source.
 typedef enum { GG_SILU = 0, GG_TANH = 1, GG_RELU = 2, GG_SOFTPLUS = 3 } gg_activation;
 #define GG_ACTIVATIONS 4
 #define GG_ORDERS 4           // of derivatives of an activation: 0 to 3
@@ -291,7 +293,7 @@ typedef struct {
   gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
   void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
-  int32_t order, activation, dtype, index;
+  int32_t order, mixed, activation, dtype, index;
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
 
@@ -309,12 +311,13 @@ gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
 // Element by element, where out[m] is not null:
 //   out[0] = act^(order)(x[0]) x[1] ... x[order],
-//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.
+//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0;
+// with `mixed`, of order 2 only, out[0] has act'(x[0]) x[3] added.
 typedef struct {
   const void* x[GG_ORDERS];  // [count] dtype; null where no output reads it
   void* out[GG_ORDERS];      // [count] dtype, or null
   int64_t count;
-  int32_t order, activation, dtype;
+  int32_t order, mixed, activation, dtype;
 } gg_activate_params;
 gg_status gg_activate(const gg_activate_params* params, const gg_place* place);
 
@@ -380,8 +383,8 @@ typedef struct {
   double* partial;      // CUDA: see GG_SUM_CHUNK
   int64_t graphs, rows, features, keep_features;
   int32_t power, dtype;  // power 0, 1 or 2
-} gg_graph_dot_params;
-gg_status gg_graph_dot(const gg_graph_dot_params* params, const gg_place* place);
+} gg_noise_dot_params;
+gg_status gg_noise_dot(const gg_noise_dot_params* params, const gg_place* place);
 
 // A step as above, without noise or keep, and how far it is from its embedded twin:
 //   norm[g] = root mean square over e of error[e] / (atol + rtol max(|term[0][e]|, |out[e]|)),
@@ -395,6 +398,30 @@ typedef struct {
   int32_t dtype;    // that of step
 } gg_embedded_step_params;
 gg_status gg_embedded_step(const gg_embedded_step_params* params, const gg_place* place);
+
+// out[k, m, g] = <a[k], b[m]> over the rows [ptr[g], ptr[g + 1]), added in an order that depends on the number of these
+// elements alone. ptr is checked, or clamped, as that of gg_segment_reduce.
+typedef struct {
+  const void* a;    // [count_a, rows, features] dtype
+  const void* b;    // [count_b, rows, features] dtype
+  const void* ptr;  // [segments + 1] index
+  void* out;        // [count_a, count_b, segments] dtype
+  int64_t segments, rows, features, count_a, count_b;
+  int32_t dtype, index;
+} gg_graph_dot_params;
+gg_status gg_graph_dot(const gg_graph_dot_params* params, const gg_place* place);
+
+// Its transpose in a: out[k] = sum over m of weight[k, m, g] * b[m] on the rows of g, in the order of m.
+// The CPU call writes 0 to rows in no segment; the CUDA call leaves them, so its caller clears them first.
+typedef struct {
+  const void* weight;  // [count, terms, segments] dtype
+  const void* b;       // [terms, rows, features] dtype
+  const void* ptr;     // [segments + 1] index
+  void* out;           // [count, rows, features] dtype
+  int64_t segments, rows, features, count, terms;
+  int32_t dtype, index;
+} gg_graph_combine_params;
+gg_status gg_graph_combine(const gg_graph_combine_params* params, const gg_place* place);
 
 #ifdef __cplusplus
 }

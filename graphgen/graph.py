@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch._C import _are_functorch_transforms_active as transforming
+from torch._C._functorch import is_functorch_wrapped_tensor as _is_wrapped
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 
@@ -123,8 +124,8 @@ class GraphBatch:
     def shared(self, name: str, make: Callable[[], Any]) -> Any:
         """What depends on nothing but the graph, made once by ``make`` and kept under that name."""
         if name not in self._shared:
-            if not torch.compiler.is_compiling() and transforming():
-                # A tensor made inside a transform is one of its wrappers, which must not outlive it.
+            if not torch.compiler.is_compiling() and transforming() and not _is_wrapped(self.col):
+                # The graph is from outside; what is made inside a transform is its wrapper, which must not outlive it.
                 with temporarily_clear_interpreter_stack():
                     self._shared[name] = make()
             else:

@@ -14,6 +14,9 @@ from hypothesis import settings
 
 from graphgen import GraphBatch
 
+# Its asserts explain themselves as those of a test do.
+pytest.register_assert_rewrite("promises")
+
 settings.register_profile("graphgen", deadline=None, max_examples=30, derandomize=True)
 settings.load_profile("graphgen")
 torch.set_num_threads(2)

@@ -211,6 +211,7 @@ def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, featu
             ops.linear(x, matrix, matrix[0]),
             ops.softmax(x),
             ops.activation(x),
+            ops.graph_scale(ops.graph_dot(x, y, graph.ptr), x, graph.ptr),
         )
 
     together = results(graph, x, y)
@@ -258,6 +259,8 @@ def test_derivatives(make_graph):
         (ops.linear, (leaf(4, 3, seed=9), leaf(3, 2, seed=10), leaf(2, seed=11))),
         (ops.softmax, (leaf(3, 4, seed=12),)),
         (ops.activation, (leaf(3, 4, seed=13),)),
+        (lambda a, b: ops.graph_dot(a, b, graph.ptr), (leaf(3, n, 2, seed=14), leaf(2, n, 2, seed=15))),
+        (lambda s, a: ops.graph_scale(s, a, graph.ptr), (leaf(3, 2, 4, seed=16), leaf(2, n, 2, seed=17))),
     ]
     # index_add inside torch's own derivative of a matrix product is the only thing here that may reorder sums.
     for function, leaves in cases:
@@ -265,7 +268,25 @@ def test_derivatives(make_graph):
         assert gradgradcheck(function, leaves, nondet_tol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["exact", "hutchinson"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("features", FEATURES)
+def test_dot_products_per_graph(dtype, features):
+    for k, rows in enumerate(ROWS):
+        ptr = torch.tensor(sizes_of(rows)).cumsum(0).to(DEVICE, INDICES[k % 2])
+        a, b = randn(3, rows, features, seed=1, dtype=dtype), randn(2, rows, features, seed=2, dtype=dtype)
+        wide, size = (a.double(), b.double()), (a.double().abs(), b.double().abs())
+        poison()
+        dots = ops.graph_dot(a, b, ptr)
+        check(dots, reference.graph_dot(*wide, ptr), reference.graph_dot(*size, ptr))
+        assert torch.equal(dots[1, 0], ops.graph_dot(a[1], b[0], ptr))
+        scale = randn(2, 3, ptr.numel() - 1, seed=3, dtype=dtype)
+        poison()
+        combined = ops.graph_scale(scale, a, ptr)
+        expected = reference.graph_scale(scale.double(), wide[0], ptr)
+        check(combined, expected, reference.graph_scale(scale.double().abs(), size[0], ptr))
+
+
+@pytest.mark.parametrize("method", ["exact", "hutchinson", "xtrace"])
 def test_divergence_agrees_with_the_cpu(make_graph, method):
     graph = make_graph(5, sizes=[4, 0, 7], device=DEVICE)
     x, weight, bias = randn(11, 3, seed=1), randn(3, 3, seed=2), randn(3, 3, seed=3)
@@ -274,7 +295,7 @@ def test_divergence_agrees_with_the_cpu(make_graph, method):
         def f(x):
             return ops.activation(ops.message_sum(ops.linear(x, weight), x, bias, graph), "tanh")
 
-        return ops.divergence(f, x, graph, method=method, probes=2, seed=4)
+        return ops.divergence(f, x, graph, method=method, probes=6, seed=4)
 
     ours = run(x, weight, bias, graph)
     expected = run(x.cpu(), weight.cpu(), bias.cpu(), graph.to("cpu"))

@@ -1,5 +1,6 @@
 """The whole table, from object and from file, and the page."""
 
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -188,6 +189,68 @@ def test_json_and_table_hold_every_definition(generated, train, skeletons):
     line = next(line for line in text.splitlines() if line.startswith("valence-capped"))
     assert line.split()[1] == "5" and "…" not in line
     assert re.search(r"\d\.\d{3}±\d\.\d{3}$", line.rstrip())
+
+
+@pytest.fixture
+def compared(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
+    return evaluate(["CCO", "CCCO", "CCCO", "", "C.C"], train, reference=["OCC", "CCN", "bad"], progress=False)
+
+
+def test_distribution_beside_held_out_molecules(compared):
+    got = {measure.name: measure for measure in compared.measures}
+    # Three V_strict molecules, two held-out ones that can be read, three training molecules for the floor.
+    assert (got["SNN"].n, got["SNN"].n_reference) == (3, 2)
+    assert got["SNN"].value > got["SNN"].floor > 0
+    assert got["W1 size"].value == pytest.approx(2 / 3)
+    assert got["MOSES valid"].value == 4 / 5 and got["GDSS valid"].value == 4 / 5
+    assert got["MOSES unique@1000"].value is None
+    assert "FCD" not in got
+    (histogram,) = compared.histograms
+    assert histogram.n_reference == 3
+    assert any("3 V_strict molecules, duplicates kept, beside 2 held-out" in note for note in compared.notes)
+
+
+def test_every_measure_is_shown_with_definition_and_n(compared, tmp_path):
+    data = json.loads(json.dumps(compared.to_json(), allow_nan=False))
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compared)
+    text = " ".join(console.export_text().split())
+    compared.html(tmp_path / "report.html")
+    page = html.unescape((tmp_path / "report.html").read_text())
+    Page().feed(page)
+    for measure, cells in zip(data["measures"], compared.measure_cells(), strict=True):
+        assert measure["n"] >= 0 and measure["definition"] in page
+        assert measure["definition"] in text
+        assert " ".join(cells) in text
+        assert ("missing" in measure) == (measure["value"] is None)
+    assert "similarity to the nearest training molecule" in page
+    assert "url(" not in page and "http" not in page
+
+
+def test_given_bonds_are_said_to_fix_sizes(generated, train, skeletons, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
+    got = evaluate(generated, train, skeletons, progress=False, reference=skeletons)
+    assert any("those of the skeletons" in note for note in got.notes)
+    # The fourth attempt has O with a triple bond, which GDSS charges.
+    assert {m.name: m.value for m in got.measures}["GDSS valid"] == 1 > got.rows[0].summary["V_strict"]
+    again = evaluate(generated, train, skeletons, progress=False, reference=skeletons)
+    assert again.to_json() == got.to_json()
+    assert len(list((tmp_path / "cache").glob("described-*"))) == 2
+
+
+def test_fcd_that_is_not_installed_says_so(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("graphgen.metrics.fcd.find_spec", lambda name: None)
+    got = evaluate(["CC", "CO"], train, reference=train, with_fcd=True, progress=False)
+    fcd, score = got.measures[:2]
+    assert (fcd.name, score.name) == ("FCD", "GuacaMol FCD score")
+    assert fcd.value is None and "pip install" in fcd.missing and fcd.definition != score.definition
+
+
+def test_a_reference_that_cannot_be_read(train):
+    with pytest.raises(GraphgenError, match="no reference molecule"):
+        evaluate(["CC"], train, reference=["bad"], progress=False)
 
 
 def test_progress_stays_off_stdout(capfd, train):

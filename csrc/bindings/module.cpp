@@ -253,8 +253,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "message_sum",
       [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
-         int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
-         int threads, Address stream) {
+         int64_t rows, int64_t features, int64_t types, int order, int mixed, int activation, int dtype, int index,
+         int device, int threads, Address stream) {
         gg_message_sum_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           const Address *term = &parts[3 * m], *result = &parts[3 * (GG_ORDERS + m)];
@@ -268,6 +268,7 @@ PYBIND11_MODULE(_C, module) {
         p.features = features;
         p.types = types;
         p.order = order;
+        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         p.index = index;
@@ -287,8 +288,8 @@ PYBIND11_MODULE(_C, module) {
   // Addresses: those of the terms, then those of the outputs.
   module.def(
       "activate",
-      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int activation, int dtype,
-         int device, int threads, Address stream) {
+      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int mixed, int activation,
+         int dtype, int device, int threads, Address stream) {
         gg_activate_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           p.x[m] = in(parts[m]);
@@ -296,6 +297,7 @@ PYBIND11_MODULE(_C, module) {
         }
         p.count = count;
         p.order = order;
+        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         gg_place where = place(device, threads, stream);
@@ -353,11 +355,11 @@ PYBIND11_MODULE(_C, module) {
       },
       release());
   module.def(
-      "graph_dot",
+      "noise_dot",
       [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
          Address a, Address b, int power, Address keep, int64_t keep_features, Address result, Address partial,
          int64_t graphs, int64_t rows, int64_t features, int dtype, int device, int threads, Address stream) {
-        gg_graph_dot_params p{graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric),
+        gg_noise_dot_params p{graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric),
                               in(a),
                               in(b),
                               static_cast<const uint8_t*>(in(keep)),
@@ -370,7 +372,7 @@ PYBIND11_MODULE(_C, module) {
                               power,
                               dtype};
         gg_place where = place(device, threads, stream);
-        return static_cast<int>(gg_graph_dot(&p, &where));
+        return static_cast<int>(gg_noise_dot(&p, &where));
       },
       release());
   module.def(
@@ -390,6 +392,26 @@ PYBIND11_MODULE(_C, module) {
         p.step.dtype = dtype;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_embedded_step(&p, &where));
+      },
+      release());
+  module.def(
+      "graph_dot",
+      [](Address a, Address b, Address ptr, Address result, int64_t segments, int64_t rows, int64_t features,
+         int64_t count_a, int64_t count_b, int dtype, int index, int device, int threads, Address stream) {
+        gg_graph_dot_params p{in(a),    in(b),   in(ptr), out(result), segments, rows,
+                              features, count_a, count_b, dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_graph_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "graph_combine",
+      [](Address weight, Address b, Address ptr, Address result, int64_t segments, int64_t rows, int64_t features,
+         int64_t count, int64_t terms, int dtype, int index, int device, int threads, Address stream) {
+        gg_graph_combine_params p{in(weight), in(b), in(ptr), out(result), segments, rows,
+                                  features,   count, terms,   dtype,       index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_graph_combine(&p, &where));
       },
       release());
 }

@@ -76,7 +76,7 @@ static gg_status check_positions(const char* name, const Indices& positions, int
 
 // Ragged rows come from the caller, unlike the edges of a validated graph: a bad boundary must not become a bad read.
 template <class Params>
-static gg_status check_segments(const Params& p, const gg_place& place) {
+static gg_status check_bounds(const Params& p, const gg_place& place) {
   if (place.device != GG_CPU) return GG_OK;
   const Indices ptr(p.ptr, p.index);
   for (int64_t s = 0; s < p.segments; ++s)
@@ -84,6 +84,11 @@ static gg_status check_segments(const Params& p, const gg_place& place) {
       return fail(GG_OUT_OF_RANGE, "ptr: segment %lld is [%lld, %lld), which is not a range within %lld rows",
                   static_cast<long long>(s), static_cast<long long>(ptr[s]), static_cast<long long>(ptr[s + 1]),
                   static_cast<long long>(p.rows));
+  return GG_OK;
+}
+template <class Params>
+static gg_status check_segments(const Params& p, const gg_place& place) {
+  if (gg_status status = check_bounds(p, place)) return status;
   return p.order ? check_positions("order", {p.order, p.index}, p.rows, 1, p.rows, place) : GG_OK;
 }
 // A code outside its enum would silently take the last branch of a dispatch.
@@ -163,6 +168,7 @@ static gg_status check(const gg_message_sum_params& p, const gg_place&) {
   if (gg_status status = first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_ORDERS),
                                         check_code("activation", p.activation, GG_ACTIVATIONS)}))
     return status;
+  if (p.mixed != (p.order == 2 && p.mixed)) return fail(GG_INVALID_ARGUMENT, "mixed %d: only 1, of order 2", p.mixed);
   for (int m = 0; m <= p.order; ++m)
     if (p.out[m].bias && p.rows * p.types * p.features > 0 && !p.partial)
       return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
@@ -170,6 +176,7 @@ static gg_status check(const gg_message_sum_params& p, const gg_place&) {
 }
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {
+  if (p.mixed != (p.order == 2 && p.mixed)) return fail(GG_INVALID_ARGUMENT, "mixed %d: only 1, of order 2", p.mixed);
   return first_failure(
       {check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, GG_ACTIVATIONS)});
 }
@@ -210,7 +217,7 @@ static gg_status check(const gg_affine_noise_step_params& p, const gg_place& pla
   return first_failure({check_code("terms", p.terms, GG_TERMS + 1), check_keep(p.keep, p.keep_features, p.features),
                         check_graphs(p.noise, p.graphs, p.rows, place)});
 }
-static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
+static gg_status check(const gg_noise_dot_params& p, const gg_place& place) {
   return first_failure({check_code("power", p.power, 3), check_keep(p.keep, p.keep_features, p.features),
                         check_graphs(p.noise, p.graphs, p.rows, place)});
 }
@@ -218,6 +225,13 @@ static gg_status check(const gg_embedded_step_params& p, const gg_place& place) 
   if (p.step.terms == 0 || p.step.noisy || p.step.keep)
     return fail(GG_INVALID_ARGUMENT, "embedded_step takes a state and its stages, and neither noise nor keep");
   return check(p.step, place);
+}
+
+static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
+}
+static gg_status check(const gg_graph_combine_params& p, const gg_place& place) {
+  return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
 }
 
 template <class Params, class CudaKernel>

@@ -18,6 +18,16 @@ struct ScalarTraits {
   // The bound, or x if that is further; a NaN stays a NaN.
   static GG_MEMBER Number at_least(Number x, Number bound) { return x < bound ? bound : x; }
   static GG_MEMBER Number at_most(Number x, Number bound) { return x > bound ? bound : x; }
+  // A sum that no product is fused into. The compiler does so for one width of a vector or pack and not for another,
+  // and a column's bits must not depend on where it stands: vmap moves columns about when batch mates change.
+  static GG_MEMBER Number add_apart(Number a, Number b) {
+#ifdef __CUDA_ARCH__
+    if constexpr (sizeof(Number) == 4) return __fadd_rn(a, b);
+    return __dadd_rn(a, b);
+#else
+    return a + b;
+#endif
+  }
 };
 template <>
 struct RealTraits<float> : ScalarTraits<float, int32_t> {};

@@ -25,5 +25,7 @@
   DO(softmax)             \
   DO(noise)               \
   DO(affine_noise_step)   \
+  DO(noise_dot)           \
+  DO(embedded_step)       \
   DO(graph_dot)           \
-  DO(embedded_step)
+  DO(graph_combine)

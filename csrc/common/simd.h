@@ -29,6 +29,17 @@ typedef uint32_t uint32v __attribute__((vector_size(GG_VECTOR_BYTES)));
 typedef double doublev __attribute__((vector_size(GG_VECTOR_BYTES)));
 typedef int64_t int64v __attribute__((vector_size(GG_VECTOR_BYTES)));
 
+// A value that no later sum may be fused with, see ScalarTraits::add_apart.
+template <class Vector>
+GG_HD Vector rounded(Vector value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#elif defined(__aarch64__)
+  asm("" : "+w"(value));
+#endif
+  return value;
+}
+
 template <class Vector, class Number, class Bits>
 struct VectorTraits {
   using Scalar = Number;
@@ -36,6 +47,7 @@ struct VectorTraits {
   static GG_MEMBER Vector reciprocal(Vector x) { return Scalar(1) / x; }
   static GG_MEMBER Vector at_least(Vector x, Vector bound) { return x < bound ? bound : x; }
   static GG_MEMBER Vector at_most(Vector x, Vector bound) { return x > bound ? bound : x; }
+  static GG_MEMBER Vector add_apart(Vector a, Vector b) { return rounded(a) + rounded(b); }
 };
 template <>
 struct RealTraits<doublev> : VectorTraits<doublev, double, int64v> {};
@@ -49,6 +61,7 @@ struct RealTraits<floatv> {
     const floatv guess = bit_cast<floatv>(_mm512_rcp14_ps(bit_cast<__m512>(x)));
     return guess + guess * (1.0f - x * guess);
   }
+  static GG_MEMBER floatv add_apart(floatv a, floatv b) { return rounded(a) + rounded(b); }
   // The instructions return their second operand if one is a NaN.
   static GG_MEMBER floatv at_least(floatv x, floatv bound) {
     return bit_cast<floatv>(_mm512_max_ps(bit_cast<__m512>(bound), bit_cast<__m512>(x)));
@@ -186,19 +199,6 @@ GG_HD void store_partial(int64_t* at, int64v value, int count) {
   store_partial(reinterpret_cast<double*>(at), bit_cast<doublev>(value), count);
 }
 #endif
-
-// A value that no later sum may be fused with. The compiler fuses a product into a sum in one kind of tile and not in
-// another, and a column's bits must not depend on the tile that holds it: vmap puts a graph's columns elsewhere when
-// its batch mates change.
-template <class Vector>
-GG_HD Vector rounded(Vector value) {
-#if defined(__x86_64__)
-  asm("" : "+v"(value));
-#elif defined(__aarch64__)
-  asm("" : "+w"(value));
-#endif
-  return value;
-}
 
 // A run of features held in registers: `vectors` full vectors, or one partly filled.
 template <class Storage, int N, bool partly>

@@ -5,22 +5,23 @@
 
 namespace gg::GG_ISA {
 
-template <class S, int Kind, int Order>
+template <class S, int Kind, int Order, int Mixed>
 static void products(const gg_activate_params& p, int64_t first, int64_t last) {
-  const S* x[Order + 1];
+  constexpr int kTerms = Order + 1 + Mixed;
+  const S* x[kTerms];
   S* out[Order + 1];
   bool lower = false;
+  for (int m = 0; m < kTerms; ++m) x[m] = p.x[m] ? static_cast<const S*>(p.x[m]) + first : nullptr;
   for (int m = 0; m <= Order; ++m) {
-    x[m] = p.x[m] ? static_cast<const S*>(p.x[m]) + first : nullptr;
     out[m] = p.out[m] ? static_cast<S*>(p.out[m]) + first : nullptr;
     lower = lower || (m > 0 && out[m]);
   }
   for_each_coarse_tile<S, 2>(last - first, [&](auto tile) {
     using Vector = typename decltype(tile)::Vector;
     for (int v = 0; v < decltype(tile)::vectors; ++v) {
-      Vector z[Order + 1], term[Order + 1];
-      for (int m = 0; m <= Order; ++m) z[m] = x[m] ? tile.read(x[m], v) : Vector{};
-      activation_terms<Kind, Order>(z, lower, term);
+      Vector z[kTerms], term[Order + 1];
+      for (int m = 0; m < kTerms; ++m) z[m] = x[m] ? tile.read(x[m], v) : Vector{};
+      activation_terms<Kind, Order, Mixed>(z, lower, term);
       for (int m = 0; m <= Order; ++m)
         if (out[m]) tile.write(out[m], v, term[m]);
     }
@@ -30,9 +31,10 @@ static void products(const gg_activate_params& p, int64_t first, int64_t last) {
 void activate(const gg_activate_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     with_activation(p.activation, [&](auto kind) {
-      with_order(p.order, [&](auto order) {
+      with_order(p.order, p.mixed, [&](auto order, auto mixed) {
         auto body = [&](int64_t first, int64_t last) {
-          products<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value>(p, first, last);
+          products<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value,
+                   decltype(mixed)::value>(p, first, last);
         };
         for_rows(p.count, 16, threads, body);
       });

@@ -7,19 +7,19 @@ namespace gg::cuda {
 namespace {
 
 // One thread 16 bytes of every array.
-template <class S, int Kind, int Order>
+template <class S, int Kind, int Order, int Mixed>
 struct Activate {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int N = kPack<S>;
+  static constexpr int N = kPack<S>, kTerms = Order + 1 + Mixed;
   gg_activate_params p;
   bool packed, lower;
 
   __device__ __forceinline__ void operator()(int64_t item) const {
     const int64_t first = item * N;
     const bool whole = packed && first + N <= p.count;
-    Pack<S, N> x[Order + 1], out[Order + 1];
+    Pack<S, N> x[kTerms], out[Order + 1];
 #pragma unroll
-    for (int m = 0; m <= Order; ++m) {
+    for (int m = 0; m < kTerms; ++m) {
       const S* from = static_cast<const S*>(p.x[m]) + first;
       x[m] = Pack<S, N>{};
       if (!p.x[m]) continue;
@@ -33,10 +33,10 @@ struct Activate {
     }
 #pragma unroll
     for (int v = 0; v < N; ++v) {
-      Real z[Order + 1], term[Order + 1] = {};
+      Real z[kTerms], term[Order + 1] = {};
 #pragma unroll
-      for (int m = 0; m <= Order; ++m) z[m] = x[m][v];
-      activation_terms<Kind, Order>(z, lower, term);
+      for (int m = 0; m < kTerms; ++m) z[m] = x[m][v];
+      activation_terms<Kind, Order, Mixed>(z, lower, term);
 #pragma unroll
       for (int m = 0; m <= Order; ++m) out[m].set(v, term[m]);
     }
@@ -61,10 +61,10 @@ gg_status activate(const gg_activate_params& p, void* stream) {
   return with_dtype(p.dtype, [&](auto dtype) {
     using S = typename decltype(dtype)::type;
     return with_activation(p.activation, [&](auto kind) {
-      return with_order(p.order, [&](auto order) {
-        using Kernel = Activate<S, decltype(kind)::value, decltype(order)::value>;
+      return with_order(p.order, p.mixed, [&](auto order, auto mixed) {
+        using Kernel = Activate<S, decltype(kind)::value, decltype(order)::value, decltype(mixed)::value>;
         bool packed = true, lower = false;
-        for (int m = 0; m <= p.order; ++m) {
+        for (int m = 0; m <= p.order + p.mixed; ++m) {
           packed = packed && packable<S>(0, p.x[m], static_cast<const void*>(p.out[m]));
           lower = lower || (m > 0 && p.out[m]);
         }

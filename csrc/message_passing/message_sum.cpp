@@ -7,9 +7,10 @@
 
 namespace gg::GG_ISA {
 
-template <class S, int Kind, int Order>
+template <class S, int Kind, int Order, int Mixed>
 struct Messages {
   using Real = typename Accumulator<S>::Type;
+  static constexpr int kTerms = Order + 1 + Mixed;
   // Full vectors of a tile: what is added and what it is added to should stay in registers.
   static constexpr int kVectors = Order < 2 ? 4 : 2;
 
@@ -26,19 +27,19 @@ struct Messages {
     // The partial sums are of the accumulation type, which for bfloat16 is wider than the rows.
     const gg::Tile<Real, N, Tile::partial> wide{tile.first, tile.count};
     for (int64_t i = first; i < last; ++i) {
-      Vector own[Order + 1][N], total[Order + 1][N] = {};
-      for (int m = 0; m <= Order; ++m)
+      Vector own[kTerms][N], total[Order + 1][N] = {};
+      for (int m = 0; m < kTerms; ++m)
         for (int v = 0; v < N; ++v) own[m][v] = p.own[m] ? tile.read(row(p.own[m], i), v) : Vector{};
       for (int64_t s = rowptr[i]; s < rowptr[i + 1]; ++s) {
         const int64_t j = neighbor[s], t = type ? type[s] : 0;
         for (int v = 0; v < N; ++v) {
-          Vector z[Order + 1], term[Order + 1];
-          for (int m = 0; m <= Order; ++m) {
+          Vector z[kTerms], term[Order + 1];
+          for (int m = 0; m < kTerms; ++m) {
             z[m] = own[m][v];
             if (p.other[m]) z[m] += tile.read(row(p.other[m], j), v);
             if (p.bias[m]) z[m] += tile.read(row(p.bias[m], t), v);
           }
-          activation_terms<Kind, Order>(z, p.factors, term);
+          activation_terms<Kind, Order, Mixed>(z, p.factors, term);
           for (int m = 0; m <= (p.factors ? Order : 0); ++m) {
             term[m] = rounded(term[m]);
             total[m][v] += term[m];
@@ -90,11 +91,13 @@ struct Messages {
 void message_sum(const gg_message_sum_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     with_activation(p.activation, [&](auto kind) {
-      with_order(p.order, [&](auto order) {
+      with_order(p.order, p.mixed, [&](auto order, auto mixed) {
         for (int by_source = 0; by_source < 2; ++by_source) {
           const MessageSweep sweep(p, by_source != 0);
           if (sweep.rows_wanted || sweep.sums_by_type)
-            Messages<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value>{sweep}.run(threads);
+            Messages<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value,
+                     decltype(mixed)::value>{sweep}
+                .run(threads);
         }
       });
     });

@@ -27,7 +27,7 @@ struct MessageSweep {
         sums_by_type(0),
         rows_wanted(false),
         factors(false) {
-    for (int m = 0; m <= p.order; ++m) {
+    for (int m = 0; m <= p.order + p.mixed; ++m) {
       own[m] = by_source ? p.term[m].source : p.term[m].target;
       other[m] = by_source ? p.term[m].target : p.term[m].source;
       bias[m] = p.term[m].bias;
@@ -41,24 +41,5 @@ struct MessageSweep {
   }
   int64_t chunks() const { return (rows + GG_MESSAGE_CHUNK - 1) / GG_MESSAGE_CHUNK; }
 };
-
-#ifdef __CUDACC__
-// A sum that no product is fused into: the compiler does so for one width of a pack and not for another, and a
-// column's bits must not depend on where it stands. The CPU's `rounded` (simd.h) is for the same.
-GG_HD float add_rounded(float sum, float term) {
-#ifdef __CUDA_ARCH__
-  return __fadd_rn(sum, term);
-#else
-  return sum + term;
-#endif
-}
-GG_HD double add_rounded(double sum, double term) {
-#ifdef __CUDA_ARCH__
-  return __dadd_rn(sum, term);
-#else
-  return sum + term;
-#endif
-}
-#endif
 
 }  // namespace gg

@@ -80,7 +80,7 @@ struct Dot {
   Keep<S> keep;
   int power;
 
-  explicit Dot(const gg_graph_dot_params& p)
+  explicit Dot(const gg_noise_dot_params& p)
       : a(static_cast<const S*>(p.a)),
         b(static_cast<const S*>(p.b)),
         keep{p.keep, p.features, p.keep_features},

@@ -56,6 +56,7 @@ def demo(
             "versions": f"graphgen {graphgen.__version__}, torch {torch.__version__}",
         },
         seed=seed,
+        reference=held_out,
     )
     report = out / "report.html"
     found.html(report, training_curve(run), ("epoch", "nats per atom"))

@@ -41,11 +41,16 @@ def _self_test() -> dict[str, bool]:
     kinds = torch.randint(0, 3, (200,), generator=generator)
     graph = GraphBatch.from_edge_index(edges, 50, edge_attr=kinds)
     x, bias = torch.randn(50, 33, generator=generator), torch.randn(3, 33, generator=generator)
-    weight = torch.randn(33, 17, generator=generator)
+    weight, heads = torch.randn(33, 17, generator=generator), torch.randn(50, 2, 5, generator=generator)
     calls = {
         "segment_reduce": (x, torch.tensor([0, 20, 20, 50])),
         "neighbor_reduce": (x, graph),
         "message_sum": (x, x, bias, graph),
+        "scatter": (x, edges[0, :50], 0, 50),
+        "gather": (x, edges[0]),
+        "edge_softmax": (torch.randn(200, generator=generator), graph),
+        "neighbor_attention": (heads, heads, heads, graph),
+        "rbf_neighbor_sum": (x, graph, torch.linspace(0, 9, 5), torch.ones(5)),
         "linear": (x, weight),
         "activation": (x,),
         "softmax": (x,),

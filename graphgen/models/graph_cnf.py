@@ -182,7 +182,14 @@ class GraphCNF(nn.Module):
 
         def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             value, divergence, _ = ops.divergence(
-                lambda x: velocity(t, x), state[0], graph, trace, probes, seed=seed, graph_ids=batch.ids
+                lambda x: velocity(t, x),
+                state[0],
+                graph,
+                trace,
+                probes,
+                seed=seed,
+                graph_ids=batch.ids,
+                reach=int(self.settings["layers"]),
             )
             return value, divergence
 

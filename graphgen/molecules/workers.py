@@ -1,4 +1,4 @@
-"""Encoding in several processes, so that one molecule that crashes or hangs RDKit costs that molecule only.
+"""Work on molecules in several processes, so that one that crashes or hangs RDKit costs that molecule only.
 
 Each worker is a plain child process that talks JSON lines. It answers record by record, so the record at
 fault is the first one without an answer; ``multiprocessing`` would lose the whole pool, and needs a guard in
@@ -14,8 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from importlib import import_module
 from typing import Any
 
 from graphgen.errors import GraphgenError
@@ -27,6 +28,7 @@ Outcome = tuple[MoleculeGraph, str] | str
 """The graph and the stereo-free canonical SMILES of a record, or why it has none."""
 
 _SERVE = "from graphgen.molecules.workers import serve; serve()"
+_ENCODE = "graphgen.molecules.workers:_answer"
 _CHUNK = 256
 _FEW = 5_000
 """So many records are encoded sooner than a process starts."""
@@ -41,11 +43,34 @@ def encode_records(records: Sequence[Record], timeout: float = 60.0) -> Generato
     Raises:
         GraphgenError: a process cannot be started.
     """
-    if len(records) <= _FEW:
-        yield from (_outcome(_answer(record.text, record.form)) for record in records)
+    with closing(answers(_ENCODE, [(r.text, r.form) for r in records], _FEW, timeout)) as found:
+        yield from map(_outcome, found)
+
+
+def answers(task: str, items: Sequence[Sequence[Any]], few: int, timeout: float = 60.0) -> Generator[Any]:
+    """``function(*item)`` for every item, in order, in as many processes as are worth their start.
+
+    An item that crashes its process, or takes longer than ``timeout`` seconds, is answered by a string that
+    says so. Closing the generator, or an exception in it, ends the processes.
+
+    Args:
+        task: ``module:function``. The function takes and returns what JSON can carry, and raises nothing.
+        few: so many items take as long as a process takes to start.
+
+    Raises:
+        GraphgenError: a process cannot be started.
+    """
+    if len(items) <= few:
+        function = _function(task)
+        yield from (function(*item) for item in items)
     else:
-        workers = min(os.cpu_count() or 1, 1 + len(records) // _FEW)
-        yield from map(_outcome, _in_processes(records, workers, timeout))
+        workers = min(os.cpu_count() or 1, 1 + len(items) // few)
+        yield from _in_processes(task, items, workers, timeout)
+
+
+def _function(task: str) -> Callable[..., Any]:
+    module, name = task.split(":")
+    return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 def _answer(text: str, form: str) -> Any:
@@ -69,12 +94,12 @@ def _outcome(answer: Any) -> Outcome:
 class _Worker:
     """One child process. ``heard`` is when it last gave a sign of life."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: str) -> None:
         self.heard = time.monotonic()
         self.overdue = False
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-c", _SERVE, task],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
@@ -85,16 +110,16 @@ class _Worker:
     def ready(self) -> bool:
         return self._process.stdout.readline() == _READY  # type: ignore[union-attr]
 
-    def answers(self, records: Sequence[Record]) -> Iterator[Any]:
-        """Answers to ``records``, in order; fewer if the process dies."""
-        request = json.dumps([(record.text, record.form) for record in records])
+    def answers(self, items: Sequence[Sequence[Any]]) -> Iterator[Any]:
+        """Answers to ``items``, in order; fewer if the process dies."""
+        request = json.dumps(items)
         self.heard = time.monotonic()
         try:
             self._process.stdin.write(request.encode() + b"\n")  # type: ignore[union-attr]
             self._process.stdin.flush()  # type: ignore[union-attr]
         except OSError:
             return
-        for _ in records:
+        for _ in items:
             line = self._process.stdout.readline()  # type: ignore[union-attr]
             if not line.endswith(b"\n"):
                 return
@@ -116,22 +141,23 @@ _READY = b"ready\n"
 
 
 class _Pool:
-    def __init__(self, records: Sequence[Record], timeout: float) -> None:
-        self.records = records
+    def __init__(self, task: str, items: Sequence[Sequence[Any]], timeout: float) -> None:
+        self.task = task
+        self.items = items
         self.timeout = timeout
-        self.starts = iter(range(0, len(records), _CHUNK))
+        self.starts = iter(range(0, len(items), _CHUNK))
         self.results: queue.SimpleQueue[tuple[int, list[Any]] | Exception] = queue.SimpleQueue()
         self.alive: set[_Worker] = set()
         self.lock = threading.Lock()
         self.closed = False
 
     def run(self) -> None:
-        """One thread, one worker at a time: encode chunks until there are none."""
+        """One thread, one worker at a time: answer chunks until there are none."""
         worker = None
         try:
             while (start := self.next_start()) is not None:
                 answers: list[Any] = []
-                chunk = self.records[start : start + _CHUNK]
+                chunk = self.items[start : start + _CHUNK]
                 while len(answers) < len(chunk):
                     worker = worker or self.hire()
                     answers.extend(worker.answers(chunk[len(answers) :]))
@@ -153,11 +179,11 @@ class _Pool:
     def hire(self) -> _Worker:
         with self.lock:
             if self.closed:
-                raise GraphgenError("encoding was stopped")
-            worker = _Worker()
+                raise GraphgenError("the work was stopped")
+            worker = _Worker(self.task)
             self.alive.add(worker)
         if not worker.ready():
-            raise GraphgenError("a process for encoding could not be started; its own message is above")
+            raise GraphgenError("a process for molecules could not be started; its own message is above")
         return worker
 
     def dismiss(self, worker: _Worker) -> None:
@@ -180,24 +206,24 @@ class _Pool:
                 worker.end()
 
 
-def _in_processes(records: Sequence[Record], workers: int, timeout: float) -> Iterator[Any]:
-    pool = _Pool(records, timeout)
+def _in_processes(task: str, items: Sequence[Sequence[Any]], workers: int, timeout: float) -> Iterator[Any]:
+    pool = _Pool(task, items, timeout)
     threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(workers)]
     early: dict[int, list[Any]] = {}
     done = 0
     try:
         for thread in threads:
             thread.start()
-        while done < len(records):
+        while done < len(items):
             with suppress(queue.Empty):
                 result = pool.results.get(timeout=1.0)
                 if isinstance(result, Exception):
                     raise result
                 early[result[0]] = result[1]
             pool.end_overdue()
-            while answers := early.pop(done, None):
-                yield from answers
-                done += len(answers)
+            while found := early.pop(done, None):
+                yield from found
+                done += len(found)
     finally:
         pool.close()
         for thread in threads:
@@ -205,13 +231,14 @@ def _in_processes(records: Sequence[Record], workers: int, timeout: float) -> It
 
 
 def serve() -> None:
-    """The child's side: read chunks of records from standard input, answer each on standard output."""
+    """The child's side: read chunks of items from standard input, answer each on standard output."""
+    function = _function(sys.argv[1])
     # Whatever a library prints must not reach the pipe that carries the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+    pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    answers.write(_READY)
-    answers.flush()
+    pipe.write(_READY)
+    pipe.flush()
     for request in sys.stdin.buffer:
-        for text, form in json.loads(request):
-            answers.write(json.dumps(_answer(text, form)).encode() + b"\n")
-            answers.flush()
+        for item in json.loads(request):
+            pipe.write(json.dumps(function(*item)).encode() + b"\n")
+            pipe.flush()

@@ -34,7 +34,7 @@ from graphgen.ops.stepping import (
     rk_combine,
     rk_combine_with_error,
 )
-from graphgen.ops.trace import divergence
+from graphgen.ops.trace import divergence, graph_dot, graph_scale
 
 __all__ = [
     "activation",
@@ -47,6 +47,8 @@ __all__ = [
     "edge_softmax",
     "euler_maruyama_step",
     "gather",
+    "graph_dot",
+    "graph_scale",
     "heun_step",
     "langevin_step",
     "linear",

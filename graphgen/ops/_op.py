@@ -11,6 +11,7 @@ torch.compile does not exist in torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ class _Fusing:
 
 
 _fusing = _Fusing()
+
+
+Push = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def push_forward(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,8 +92,10 @@ class Op:
         keeps_result: bool = False,
         chooses: bool = False,
     ) -> None:
+        # Numbers come first; the indices behind them are neither traced nor differentiated, and need not be looked at.
+        self.numbers = numbers = _leading_numbers(schema)
         self.direct = kernel
-        self.kernel = lambda *args: kernel(*map(_materialised, args))
+        self.kernel = lambda *args: kernel(*map(_materialised, args[:numbers]), *args[numbers:])
         self.vjp, self.jvp, self.vmap, self.push = vjp, jvp, vmap, push or self._push
         self.keeps_result, self.chooses = keeps_result, chooses
         self.has_many = schema.rpartition("->")[2].strip() != "Tensor"
@@ -110,7 +116,7 @@ class Op:
                 return _packed(*self.push(primals, tangents))
         # One pass over the arguments: this is much of what a call on a small molecule costs.
         tracked, differentiable, ready = torch.is_grad_enabled(), forward_ad._current_level >= 0, True
-        for argument in args:
+        for argument in args[: self.numbers or None]:
             if isinstance(argument, Tensor):
                 if _is_traced(argument):
                     return self.registered(*args)
@@ -187,21 +193,28 @@ def eager(*tensors: Tensor | None) -> bool:
     return True
 
 
-def _save(op: Op, ctx: Any, inputs: tuple[Any, ...], output: Any) -> list[Tensor]:
-    """Tensors go where autograd watches over them, everything else beside."""
-    kept = inputs
-    if op.keeps_result:
-        kept = (*inputs, *output) if op.has_many else (*inputs, output)
-    tensors = [argument for argument in kept if isinstance(argument, Tensor)]
-    ctx.save_for_backward(*tensors)
-    ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in kept]
-    return tensors
+# Arguments that are indices, by their names in the schemas.
+_INDICES = {"ptr", "rowptr", "neighbor", "index", "arg", "order"}
+
+
+def _leading_numbers(schema: str) -> int:
+    parameters = [parameter.split() for parameter in schema[1 : schema.index(")")].split(",")]
+    is_number = [kind in ("Tensor", "Tensor?") and name not in _INDICES for kind, name, *_ in parameters]
+    return (*is_number, False).index(False)
+
+
+def _results(op: Op, output: Any) -> tuple[Tensor, ...]:
+    """Those that are kept."""
+    if not op.keeps_result:
+        return ()
+    return output if op.has_many else (output,)
 
 
 def _saved(ctx: Any) -> tuple[Any, ...]:
-    # A pullback of torch.func.vjp outlives its transform, whose wrappers have no data.
-    tensors = map(_unwrap, ctx.saved_tensors)
-    return tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
+    """Arguments, then results kept. A pullback of torch.func.vjp outlives its transform, whose wrappers are empty."""
+    count, rest = ctx.rest
+    tensors = [None if tensor is None else _unwrap(tensor) for tensor in ctx.saved_tensors]
+    return (*tensors[:count], *(_unwrap(a) if isinstance(a, Tensor) else a for a in rest), *tensors[count:])
 
 
 def _make_function(op: Op) -> Any:
@@ -212,7 +225,11 @@ def _make_function(op: Op) -> Any:
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            ctx.save_for_forward(*_save(op, ctx, inputs, output))
+            # Numbers go where autograd watches over them; indices have no past.
+            kept = (*inputs[: op.numbers], *_results(op, output))
+            ctx.save_for_backward(*kept)
+            ctx.save_for_forward(*kept)
+            ctx.rest = op.numbers, inputs[op.numbers :]
             if op.has_many:
                 ctx.set_materialize_grads(False)
                 ctx.mark_non_differentiable(*(part for part in output if not part.dtype.is_floating_point))
@@ -229,7 +246,9 @@ def _make_function(op: Op) -> Any:
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
-            return op.vmap(args, in_dims, info.batch_size)
+            # A batch of no elements cannot be folded and unfolded: nothing would tell the widths.
+            rule = op.vmap if info.batch_size else partial(loop_batch, op)
+            return rule(args, in_dims, info.batch_size)
 
     return Function
 
@@ -242,12 +261,15 @@ def _register(op: Op, name: str, schema: str, fake: Callable[..., Any]) -> Calla
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         _fusing.spoiled = True
-        args = _saved(ctx)
+        tensors = iter(ctx.saved_tensors)
+        args = tuple(next(tensors) if rest is None else rest[0] for rest in ctx.rest)
         chosen = tuple(grads[k] for k in args[-1]) if op.chooses else grads
         return op.vjp(args, chosen if op.has_many else grads[0], ctx.needs_input_grad)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _save(op, ctx, inputs, output)
+        kept = (*inputs, *_results(op, output))
+        ctx.save_for_backward(*(argument for argument in kept if isinstance(argument, Tensor)))
+        ctx.rest = [None if isinstance(argument, Tensor) else (argument,) for argument in kept]
 
     torch.library.register_autograd(f"graphgen::{name}", backward, setup_context=setup_context, lib=_LIBRARY)
     registered = getattr(torch.ops.graphgen, name).default
@@ -277,6 +299,22 @@ def _all_results(count: int) -> Callable[[Callable[..., Any]], Callable[..., Any
     return of
 
 
+class Standin:
+    """Stands for a tensor in the arguments of an op, which it is asked to carry out."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Any:
+        raise TypeError(f"linear: not for a {type(self).__name__}")
+
+    def activation(self, kind: str) -> Any:
+        raise TypeError(f"activation: not for a {type(self).__name__}")
+
+    def softmax(self) -> Any:
+        raise TypeError(f"softmax: not for a {type(self).__name__}")
+
+    def message_sum(self, source: Any, edge_bias: Tensor, graph: Any, kind: str) -> Any:
+        raise TypeError(f"message_sum: not for a {type(self).__name__}")
+
+
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     """[rows, features] with a vmap dimension -> [rows, size * features], an unbatched one repeated."""
     if tensor is None:
@@ -303,11 +341,6 @@ def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], s
     return torch.stack(calls), 0
 
 
-def unfold_batch(tensor: Tensor, size: int, features: int | None = None) -> tuple[Tensor, int]:
-    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1).
-
-    Without `features`, a batch of no elements has none.
-    """
-    if features is None:
-        features = tensor.shape[1] // max(size, 1)
-    return tensor.unflatten(1, (size, features)), 1
+def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
+    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1)."""
+    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1

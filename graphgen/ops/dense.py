@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphgen import _C
 from graphgen.ops import _native
-from graphgen.ops._op import Op, loop_batch
+from graphgen.ops._op import Op, Standin, loop_batch
 from graphgen.ops._products import Products
 from graphgen.ops.reference import dense as reference
 
@@ -101,6 +101,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: shapes or dtypes that do not fit.
     """
+    if isinstance(x, Standin):
+        return x.linear(weight, bias)
     if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {list(x.shape)} and weight {list(weight.shape)} do not multiply")
     if x.dtype != weight.dtype or (bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[1:])):
@@ -112,18 +114,20 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 # The family of products of graphgen/ops/_products.py, element by element; a term has one part.
-def _activation_kernel(order: int):
+def _activation_kernel(order: int, mixed: bool):
     def kernel(*args) -> tuple[Tensor, ...]:
         *terms, kind, wanted = args
         x = terms[0]
         if not _native.runs(x):
-            return reference.activation_gradient(terms, kind, wanted)
+            return reference.activation_gradient(terms, kind, wanted, mixed)
         terms = [None if term is None else term.contiguous() for term in terms]
         outputs = [torch.empty_like(terms[0]) for _ in wanted]
-        addresses = [0 if term is None else term.data_ptr() for term in terms] + [0] * (7 - order)
+        addresses = [0 if term is None else term.data_ptr() for term in terms] + [0] * (8 - len(terms))
         for m, out in zip(wanted, outputs, strict=True):
             addresses[4 + m] = out.data_ptr()
-        _native.call(_C.activate, x, addresses, x.numel(), order, _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype])
+        _native.call(
+            _C.activate, x, addresses, x.numel(), order, mixed, _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
+        )
         return tuple(outputs)
 
     return kernel
@@ -139,7 +143,7 @@ def _batch_first(term: Tensor | None, dim: int | None, size: int) -> Tensor | No
     return term.unsqueeze(0).expand(size, *term.shape) if dim is None else term.movedim(dim, 0)
 
 
-def _activation_vmap(order: int):
+def _activation_vmap(order: int, mixed: bool):
     def vmap(args, in_dims, size):
         *terms, kind, wanted = args
         batched = [
@@ -150,20 +154,21 @@ def _activation_vmap(order: int):
             else term.movedim(dim, 0)
             for term, dim in zip(terms, in_dims, strict=False)
         ]
-        return _activations.ops[order](*batched, kind, wanted), (0,) * len(wanted)
+        op = _activations.mixed if mixed else _activations.ops[order]
+        return op(*batched, kind, wanted), (0,) * len(wanted)
 
     return vmap
 
 
-def _make_activation(order: int, rules: dict[str, Any]) -> Op:
-    terms = ", ".join(f"Tensor? z{m}" for m in range(1, order + 1))
+def _make_activation(order: int, mixed: bool, rules: dict[str, Any]) -> Op:
+    terms = ", ".join(f"Tensor? z{m}" for m in range(1, order + 1 + mixed))
     schema = f"(Tensor x, {terms}{', ' * (order > 0)}str kind, int[] wanted) -> ({', '.join(['Tensor'] * (order + 1))})"
     return Op(
-        f"activation_{order}",
+        "activation_mixed" if mixed else f"activation_{order}",
         schema,
-        _activation_kernel(order),
+        _activation_kernel(order, mixed),
         _activation_fake,
-        vmap=_activation_vmap(order),
+        vmap=_activation_vmap(order, mixed),
         chooses=True,
         **rules,
     )
@@ -184,7 +189,20 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     """
     if kind not in _native.ACTIVATIONS:
         raise ValueError(f"activation: expected one of {sorted(_native.ACTIVATIONS)}, got {kind!r}")
+    if isinstance(x, Standin):
+        return x.activation(kind)
     return _activations.ops[0](x, kind, (0,))[0]
+
+
+def activation_slope(x: Tensor, direction: Tensor, kind: str) -> Tensor:
+    """The activation's derivative at x times a direction of the same shape."""
+    return _activations.ops[1](x, direction, kind, (0,))[0]
+
+
+def activation_pushed(x: Tensor, direction: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The activation and that product, in one pass."""
+    slope, value = _activations.ops[1](x, direction, kind, (0, 1))
+    return value, slope
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------
@@ -230,6 +248,8 @@ def softmax(x: Tensor) -> Tensor:
     Raises:
         ValueError: x is not a matrix.
     """
+    if isinstance(x, Standin):
+        return x.softmax()
     if x.dim() != 2:
         raise ValueError(f"softmax: expected x [N, F], got {list(x.shape)}")
     return _softmax(x)

@@ -12,9 +12,12 @@ from typing import Any
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from graphgen.files import atomic_write
 from graphgen.metrics.counts import Summary
+from graphgen.metrics.distribution import Histogram
+from graphgen.metrics.measure import Measure, number
 
 _DASH = "\N{EN DASH}"
 
@@ -49,6 +52,7 @@ _COLUMNS = (
     ("nats/atom", "nats/atom\n± s.e."),
 )
 COLUMNS = tuple(name for name, _ in _COLUMNS)
+MEASURE_COLUMNS = ("measure", "generated", "floor", "n", "n reference")
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class Evaluation:
     notes: Sequence[str] = ()
     samples: Sequence[Sample] = ()
     floors: Mapping[str, float] = field(default_factory=dict)
+    measures: Sequence[Measure] = ()
+    histograms: Sequence[Histogram] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the samples, in types that JSON has (settings that are not become text)."""
@@ -125,6 +131,8 @@ class Evaluation:
             "rows": [row.to_json() for row in self.rows],
             "definitions": dict(self.definitions),
             "floors": dict(self.floors),
+            "measures": [measure.to_json() for measure in self.measures],
+            "histograms": [histogram.to_json() for histogram in self.histograms],
             "notes": list(self.notes),
             "settings": json.loads(json.dumps(dict(self.settings), default=str)),
         }
@@ -144,6 +152,33 @@ class Evaluation:
             table.add_row(*row.cells(), style="bold" if i == 0 else "")
         return table
 
+    def measure_cells(self) -> list[list[str]]:
+        """The measures as text, in the order of :data:`MEASURE_COLUMNS`."""
+        return [
+            [m.name, m.text(), number(m.floor), f"{m.n}", _DASH if m.n_reference is None else f"{m.n_reference}"]
+            for m in self.measures
+        ]
+
+    def measure_definitions(self) -> dict[str, str]:
+        """What the measures mean, those of one definition together, and why any has no value."""
+        names: dict[str, list[str]] = {}
+        for measure in self.measures:
+            names.setdefault(measure.definition, []).append(measure.name)
+        found = {", ".join(group): definition for definition, group in names.items()}
+        found |= {f"no {m.name}": m.missing for m in self.measures if m.missing is not None}
+        if any(m.floor is not None for m in self.measures):
+            found["floor"] = "the measure of training molecules in the place of the generated ones"
+        return found
+
+    def measure_table(self) -> Table:
+        """The measures as a table for a terminal."""
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        for i, head in enumerate(MEASURE_COLUMNS):
+            table.add_column(head, justify="right" if i else "left", overflow="fold")
+        for cells in self.measure_cells():
+            table.add_row(*cells)
+        return table
+
     def legend(self) -> Table:
         """The definitions and notes, to stand below the table."""
         legend = Table.grid(padding=(0, 2, 0, 0))
@@ -158,6 +193,11 @@ class Evaluation:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.table()
         yield self.legend()
+        if self.measures:
+            yield ""
+            yield self.measure_table()
+            for term, meaning in self.measure_definitions().items():
+                yield Text.assemble((term, "bold"), f": {meaning}")
 
     def html(
         self,

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from graphgen.metrics.distribution import Histogram
 from graphgen.report.curve import Series, curve_svg
 from graphgen.report.drawing import molecule_svg
-from graphgen.report.evaluation import COLUMNS, Evaluation, Row, Sample
+from graphgen.report.evaluation import COLUMNS, MEASURE_COLUMNS, Evaluation, Row, Sample
 
 
 class _Bar(NamedTuple):
@@ -54,11 +55,20 @@ def render(evaluation: Evaluation, curve: Series, axes: tuple[str, str] = ("step
         evaluation=evaluation,
         n=evaluation.rows[0].summary["n"],
         columns=COLUMNS,
+        measure_columns=MEASURE_COLUMNS,
+        histograms=[_histogram(histogram) for histogram in evaluation.histograms],
         cards=list(_cards(evaluation.rows)),
         figures=[_figure(sample) for sample in evaluation.samples],
         failures=evaluation.rows[0].summary["failures"],
         curve=None if drawn is None else Markup(drawn),
     )
+
+
+def _histogram(histogram: Histogram) -> tuple[Markup, str]:
+    label = f"similarity to the {histogram.name}"
+    svg = curve_svg(histogram.series(), label, "% of molecules")
+    sizes = ", ".join(f"{n:,} {name}" for name, n in histogram.n.items())
+    return Markup(svg or ""), f"{histogram.definition}. {sizes}; looked for in {histogram.n_reference:,}."
 
 
 def _cards(rows: Sequence[Row]) -> Iterator[_Card]:

@@ -2,23 +2,17 @@
 
 import pytest
 import torch
+from draws import FLOATS, INTEGERS, SEEDS, any_float, any_integer, randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from promises import Promises, gradients_are_near, refused, same_bits_alone_and_in_a_batch, same_bits_every_time
 
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-INDICES = [torch.int32, torch.int64]
-SEEDS = st.integers(0, 10**6)
 # Below, at and above the widths of vectors, and of the heads done at a time.
 HEADS = st.sampled_from([0, 1, 2, 4, 7, 8, 9, 17])
 WIDTHS = st.sampled_from([0, 1, 3, 8, 16, 17, 40, 70])
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def inputs_of(graph, heads, width, value_width, seed, dtype=torch.float64):
@@ -40,7 +34,7 @@ def check(assert_near, graph, q, k, v, bias, scale=None):
     assert_near(out, exact, 2 * size * steep)
 
 
-@given(SEEDS, HEADS, WIDTHS, WIDTHS, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.booleans())
+@given(SEEDS, HEADS, WIDTHS, WIDTHS, any_float, any_integer, st.booleans())
 @settings(max_examples=80)
 def test_values(make_graph, assert_near, seed, heads, width, value_width, dtype, index, biased):
     graph = make_graph(seed, index=index)
@@ -99,7 +93,7 @@ def test_other_dtypes_get_the_reference(make_graph):
 CASES = ["plain", "biased", "one head"]
 
 
-@pytest.fixture
+@pytest.fixture(params=CASES)
 def case(request, make_graph):
     """The op and float64 leaves, on graphs with empty and isolated parts."""
     graph = make_graph(11, sizes=[4, 0, 3, 1], edges_per_node=1.5)
@@ -109,60 +103,25 @@ def case(request, make_graph):
     return lambda q, k, v, *b: ops.neighbor_attention(q, k, v, graph, *b), leaves
 
 
-every_case = pytest.mark.parametrize("case", CASES, indirect=True)
+class TestEveryCase(Promises):
+    pass
 
 
-@every_case
-def test_first_derivatives(case):
-    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
-
-
-@every_case
-def test_second_derivatives(case):
-    assert gradgradcheck(*case, check_fwd_over_rev=True)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_gradients_against_the_twin(make_graph, dtype):
     graph = make_graph(4, sizes=[30, 1, 20])
-    parts = [t.requires_grad_() for t in inputs_of(graph, 4, 16, 8, 1, dtype)]
-    exact_parts = [t.detach().double().requires_grad_() for t in parts]
-    grad = randn(graph.num_nodes, 4, 8, seed=9, dtype=dtype)
-    found = torch.autograd.grad(ops.neighbor_attention(*parts[:3], graph, parts[3]), parts, grad)
-    exact = reference.neighbor_attention(*exact_parts[:3], graph, exact_parts[3])
+    parts = inputs_of(graph, 4, 16, 8, 1, dtype)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.1}[dtype]
-    for a, b in zip(found, torch.autograd.grad(exact, exact_parts, grad.double()), strict=True):
-        assert a.dtype == dtype
-        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+    gradients_are_near(
+        lambda found, exact: torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance),
+        lambda q, k, v, bias: ops.neighbor_attention(q, k, v, graph, bias),
+        lambda q, k, v, bias: reference.neighbor_attention(q, k, v, graph, bias),
+        parts,
+        randn(graph.num_nodes, 4, 8, seed=9, dtype=dtype),
+    )
 
 
-@every_case
-def test_jvp_vjp_and_vmap_against_loops(case):
-    function, leaves = case
-    inputs = tuple(t.detach() for t in leaves)
-    tangents = tuple(randn(*t.shape, seed=20 + k) for k, t in enumerate(inputs))
-    value, pushed = torch.func.jvp(function, inputs, tangents)
-    same, pull = torch.func.vjp(function, *inputs)
-    assert torch.equal(value, same)
-    cotangent = randn(*value.shape, seed=30)
-    right = sum((a * b).sum() for a, b in zip(pull(cotangent), tangents, strict=True))
-    torch.testing.assert_close((cotangent * pushed).sum(), right, rtol=1e-12, atol=1e-12)
-    many = tuple(randn(3, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
-    loop = torch.stack([function(*one) for one in zip(*many, strict=True)])
-    torch.testing.assert_close(torch.vmap(function)(*many), loop)
-    for only in range(len(inputs)):
-        dims = tuple(0 if k == only else None for k in range(len(inputs)))
-        some = tuple(many[k] if k == only else t for k, t in enumerate(inputs))
-        each = [function(*(t[k] if d == 0 else t for t, d in zip(some, dims, strict=True))) for k in range(3)]
-        torch.testing.assert_close(torch.vmap(function, in_dims=dims)(*some), torch.stack(each))
-    every = tuple(range(len(inputs)))
-    for forward, backward in zip(
-        torch.func.jacfwd(function, every)(*inputs), torch.func.jacrev(function, every)(*inputs), strict=True
-    ):
-        torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("index", INTEGERS)
 def test_opcheck(make_graph, index):
     graph = make_graph(6, sizes=[4, 0, 3], index=index)
     q, k, v, bias = (t.flatten(1).requires_grad_() for t in inputs_of(graph, 2, 3, 4, 1))
@@ -170,19 +129,6 @@ def test_opcheck(make_graph, index):
     for given_bias in (bias, None):
         arguments = (q, k, v, given_bias, *edges, 2, 0.5)
         torch.library.opcheck(torch.ops.graphgen.neighbor_attention.default, arguments)
-
-
-@every_case
-def test_compiled_whole_with_its_gradient(case):
-    function, leaves = case
-    torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    value = function(*leaves)
-    grad = randn(*value.shape, seed=50)
-    torch.testing.assert_close(compiled(*leaves), value, rtol=0, atol=0)
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
-    )
 
 
 @pytest.mark.parametrize("sizes", [[], [0, 0], [3]])
@@ -195,26 +141,23 @@ def test_nothing(make_graph, sizes):
         assert grad.shape == part.shape and bool((grad == 0).all())
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_the_same_bits_in_any_run_thread_or_batch(make_graph, threads, dtype):
     graph = make_graph(8, sizes=[5, 0, 9, 1, 900, 13, 7, 700])
     q, k, v, bias = inputs_of(graph, 4, 16, 5, 1, dtype)
-    with threads(1):
-        whole = ops.neighbor_attention(q, k, v, graph, bias)
-    for run in range(20):
-        with threads(1 + run % 3):
-            assert torch.equal(ops.neighbor_attention(q, k, v, graph, bias), whole)
-    for g in range(graph.num_graphs):
-        nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
-        edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
-        one = GraphBatch.from_edge_index(graph.edge_index[:, edges] - nodes.start, nodes.stop - nodes.start)
-        assert torch.equal(ops.neighbor_attention(q[nodes], k[nodes], v[nodes], one, bias[edges]), whole[nodes])
+
+    def results(graph, nodes, edges, graphs):
+        yield ops.neighbor_attention(q[nodes], k[nodes], v[nodes], graph, bias[edges]), "node"
+
+    everything = slice(None)
+    same_bits_every_time(threads, lambda: (out for out, _ in results(graph, everything, everything, everything)))
+    same_bits_alone_and_in_a_batch(graph, results)
 
 
 def test_shapes_and_dtypes_that_do_not_fit(make_graph):
     graph = make_graph(1, sizes=[3, 2])
     q, k, v, bias = inputs_of(graph, 2, 3, 4, 1)
-    refused = [
+    calls = [
         lambda: ops.neighbor_attention(q[:4], k, v, graph),
         lambda: ops.neighbor_attention(q, k[..., :2], v, graph),
         lambda: ops.neighbor_attention(q, k, v[:, :1], graph),
@@ -225,6 +168,4 @@ def test_shapes_and_dtypes_that_do_not_fit(make_graph):
         lambda: ops.neighbor_attention(q, k, v, graph, bias.float()),
         lambda: ops.neighbor_attention(q, k, v.to("meta"), graph),
     ]
-    for call in refused:
-        with pytest.raises(ValueError, match=r"^neighbor_attention: "):
-            call()
+    refused(calls, r"^neighbor_attention: ")

@@ -2,32 +2,28 @@ from functools import partial
 
 import pytest
 import torch
+from draws import FLOATS, LAYOUTS, SEEDS, any_float, leaf, randn
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from promises import (
+    Promises,
+    refused,
+    same_bits_every_time,
+    tangents_have_two_derivatives,
+    third_derivatives_are_the_last,
+)
 
 from graphgen import ops
 from graphgen.ops import reference
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 SIZES = st.sampled_from([0, 1, 2, 5, 6, 7, 13, 16, 17, 33, 64, 70])
-SEEDS = st.integers(0, 10**6)
-LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
 ACTIVATIONS = ["silu", "tanh", "relu", "softplus"]
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def leaf(*shape, seed):
-    return randn(*shape, seed=seed).requires_grad_()
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
 
 
-@given(SEEDS, SIZES, SIZES, SIZES, st.sampled_from(DTYPES), st.booleans(), LAYOUTS, LAYOUTS)
+@given(SEEDS, SIZES, SIZES, SIZES, any_float, st.booleans(), LAYOUTS, LAYOUTS)
 def test_linear_values(assert_near, lay_out, seed, rows, inner, outer, dtype, biased, layout, other):
     x = lay_out(randn(rows, inner, seed=seed, dtype=dtype), layout)
     weight = lay_out(randn(inner, outer, seed=seed + 1, dtype=dtype), other)
@@ -40,7 +36,7 @@ def test_linear_values(assert_near, lay_out, seed, rows, inner, outer, dtype, bi
     assert_near(out, exact, size)
 
 
-@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), st.sampled_from(ACTIVATIONS), LAYOUTS)
+@given(SEEDS, SIZES, SIZES, any_float, st.sampled_from(ACTIVATIONS), LAYOUTS)
 def test_activation_values(assert_near, lay_out, seed, rows, features, dtype, kind, layout):
     x = lay_out(3 * randn(rows, features, seed=seed, dtype=dtype), layout)
     out = ops.activation(x, kind)
@@ -107,7 +103,7 @@ def test_activation_of_other_shapes(assert_near):
     assert ops.activation(x[0, 0, 0]).shape == ()
 
 
-@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), LAYOUTS, st.sampled_from([1.0, 30.0, 1e4]))
+@given(SEEDS, SIZES, SIZES, any_float, LAYOUTS, st.sampled_from([1.0, 30.0, 1e4]))
 def test_softmax_values(assert_near, lay_out, seed, rows, features, dtype, layout, spread):
     x = lay_out(spread * randn(rows, features, seed=seed, dtype=dtype), layout)
     out = ops.softmax(x)
@@ -151,33 +147,13 @@ def case(request):
     return function, tuple(leaf(*shape, seed=k) for k, shape in enumerate(shapes))
 
 
-def test_first_derivatives(case):
-    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
-
-
-def test_second_derivatives(case):
-    assert gradgradcheck(*case, check_fwd_over_rev=True)
-
-
-def test_tangents_have_two_derivatives(case):
-    function, leaves = case
-    count = len(leaves)
-    tangents = tuple(leaf(*t.shape, seed=20 + k) for k, t in enumerate(leaves))
-
-    def tangent(*parts):
-        return torch.func.jvp(function, parts[:count], parts[count:])[1]
-
-    assert gradcheck(tangent, (*leaves, *tangents))
-    assert gradgradcheck(tangent, (*leaves, *tangents))
+class TestEveryCase(Promises):
+    def test_tangents_have_two_derivatives(self, case):
+        tangents_have_two_derivatives(*case)
 
 
 def test_the_fourth_derivative_is_refused_by_name():
-    x = leaf(3, seed=1)
-    value = ops.activation(x)
-    for _ in range(3):
-        (value,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="fourth derivative.*reference"):
-        torch.autograd.grad(value.sum(), x)
+    third_derivatives_are_the_last(ops.activation, leaf(3, seed=1))
 
 
 def test_gradients_exist_only_where_asked():
@@ -188,33 +164,7 @@ def test_gradients_exist_only_where_asked():
     assert grad.tolist() == [4, 4]
 
 
-# ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
-
-
-def test_jvp_vjp_and_vmap_against_loops(case):
-    function, leaves = case
-    inputs = tuple(t.detach() for t in leaves)
-    many = tuple(randn(4, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
-    stacked = torch.stack([function(*one) for one in zip(*many, strict=True)])
-    torch.testing.assert_close(torch.vmap(function)(*many), stacked)
-    first = (0, *(None,) * (len(inputs) - 1))
-    torch.testing.assert_close(
-        torch.vmap(function, in_dims=first)(many[0], *inputs[1:]),
-        torch.stack([function(one, *inputs[1:]) for one in many[0]]),
-    )
-    torch.testing.assert_close(
-        torch.vmap(lambda *v: torch.func.jvp(function, inputs, v)[1])(*many),
-        torch.stack([torch.func.jvp(function, inputs, one)[1] for one in zip(*many, strict=True)]),
-    )
-    value, pull = torch.func.vjp(function, *inputs)
-    cotangent = randn(*value.shape, seed=30)
-    expected = torch.autograd.grad(function(*leaves), leaves, cotangent)
-    torch.testing.assert_close(pull(cotangent), expected)
-    which = tuple(range(len(inputs)))
-    for forward, backward in zip(
-        torch.func.jacfwd(function, which)(*inputs), torch.func.jacrev(function, which)(*inputs), strict=True
-    ):
-        torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
+# ---- torch.library ---------------------------------------------------------------------------------------------------
 
 
 def test_opcheck():
@@ -232,22 +182,10 @@ def test_opcheck():
     torch.library.opcheck(space.softmax.default, (x,))
 
 
-def test_compiled_whole_with_its_gradient(case):
-    function, leaves = case
-    torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    value = function(*leaves)
-    grad = randn(*value.shape, seed=50)
-    torch.testing.assert_close(compiled(*leaves), value, rtol=0, atol=0)
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
-    )
-
-
 # ---- the same bits --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("inner", "outer"), [(1, 1), (5, 37), (64, 64), (67, 5), (129, 17)])
 def test_a_row_has_the_same_bits_wherever_it_stands(dtype, inner, outer):
     rows = 41
@@ -268,18 +206,14 @@ def test_a_row_has_the_same_bits_wherever_it_stands(dtype, inner, outer):
             assert torch.equal(part, whole[first:last])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(threads, dtype):
     x, weight = randn(4001, 67, seed=1, dtype=dtype), randn(67, 37, seed=2, dtype=dtype)
 
     def everything():
         return ops.linear(x, weight), ops.softmax(x), *(ops.activation(x, kind) for kind in ACTIVATIONS)
 
-    with threads(1):
-        first = everything()
-    for run in range(20):
-        with threads(1 + run % 3):
-            assert all(torch.equal(a, b) for a, b in zip(first, everything(), strict=True))
+    same_bits_every_time(threads, everything)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -287,7 +221,7 @@ def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(threads, dtype
 
 def test_shapes_dtypes_and_names_that_do_not_fit():
     x, weight = torch.zeros(4, 3), torch.zeros(3, 2)
-    refused = [
+    calls = [
         lambda: ops.linear(x, weight.t()),
         lambda: ops.linear(x[0], weight),
         lambda: ops.linear(x, weight[:, 0]),
@@ -298,6 +232,16 @@ def test_shapes_dtypes_and_names_that_do_not_fit():
         lambda: reference.activation(x, "gelu"),
         lambda: ops.softmax(x[0]),
     ]
-    for call in refused:
-        with pytest.raises(ValueError, match="linear|activation|softmax"):
-            call()
+    refused(calls, "linear|activation|softmax")
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_the_mixed_product_is_the_sum_of_its_two(kind):
+    parts = [leaf(5, 3, seed=k) for k in range(4)]
+    space = torch.ops.graphgen
+    mixed = space.activation_mixed(*parts, kind, [0, 1, 2])
+    plain = space.activation_2(*parts[:3], kind, [0, 1, 2])
+    extra = space.activation_1(parts[0], parts[3], kind, [0])[0]
+    for found, expected in zip(mixed, (plain[0] + extra, *plain[1:]), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    torch.library.opcheck(space.activation_mixed.default, (*parts, kind, [0, 1, 2]))

@@ -2,27 +2,24 @@ from itertools import pairwise
 
 import pytest
 import torch
+from draws import FLOATS, INTEGERS, LAYOUTS, SEEDS, any_float, any_integer, leaf, randn
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from promises import (
+    Promises,
+    compiles_whole,
+    gradients_are_near,
+    same_bits,
+    same_bits_alone_and_in_a_batch,
+    same_bits_every_time,
+    tangents_have_two_derivatives,
+)
 
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-INDICES = [torch.int32, torch.int64]
 # None is [E]; the others lie around the widths of vectors and of a block of heads.
 HEADS = st.sampled_from([None, 0, 1, 2, 3, 4, 7, 8, 16, 17, 63, 64, 70])
-SEEDS = st.integers(0, 10**6)
-LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def leaf(*shape, seed):
-    return randn(*shape, seed=seed).requires_grad_()
 
 
 def logits_of(graph, heads, seed, dtype=torch.float64):
@@ -39,7 +36,7 @@ def star(points, others=5):
 # ---- values ---------------------------------------------------------------------------------------------------------
 
 
-@given(SEEDS, HEADS, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS, st.sampled_from([1.0, 30.0, 1e4]))
+@given(SEEDS, HEADS, any_float, any_integer, LAYOUTS, st.sampled_from([1.0, 30.0, 1e4]))
 def test_values(make_graph, assert_near, lay_out, seed, heads, dtype, index, layout, spread):
     graph = make_graph(seed, index=index)
     logits = spread * logits_of(graph, heads, seed, dtype)
@@ -49,7 +46,7 @@ def test_values(make_graph, assert_near, lay_out, seed, heads, dtype, index, lay
     assert_near(out, reference.edge_softmax(logits.double(), graph))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("heads", [None, 1, 3, 64, 70])
 @pytest.mark.parametrize("edges", [1023, 1024, 1025, 3000])
 def test_rows_longer_than_a_buffer(assert_near, dtype, heads, edges):
@@ -119,91 +116,61 @@ def test_nothing(make_graph, sizes, heads):
 @pytest.fixture(params=[None, 1, 3])
 def case(request, make_graph):
     graph = make_graph(11, sizes=[4, 0, 5, 1])
-    return lambda logits: ops.edge_softmax(logits, graph), logits_of(graph, request.param, 1).requires_grad_()
+    return lambda logits: ops.edge_softmax(logits, graph), (logits_of(graph, request.param, 1).requires_grad_(),)
 
 
-def test_first_derivatives(case):
-    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
+class TestEveryCase(Promises):
+    def test_tangents_have_two_derivatives(self, case):
+        tangents_have_two_derivatives(*case)
+
+    def test_vmap_has_the_bits_of_a_loop(self, case):
+        function, (logits,) = case
+        many = randn(4, *logits.shape, seed=4)
+        looped = torch.stack([function(one) for one in many])
+        same_bits(torch.vmap(function)(many), looped)
+        same_bits(torch.vmap(function, in_dims=-1, out_dims=-1)(many.movedim(0, -1)).movedim(-1, 0), looped)
+
+    def test_forward_over_reverse_is_reverse_over_reverse(self, case):
+        function, (logits,) = case
+        cotangent = randn(*logits.shape, seed=3)
+
+        def total(at):
+            return (function(at) * cotangent).sum()
+
+        expected = torch.func.jacrev(torch.func.jacrev(total))(logits.detach())
+        torch.testing.assert_close(torch.func.hessian(total)(logits.detach()), expected, rtol=1e-10, atol=1e-10)
+
+    @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+    def test_compiled_between_other_operations(self, case, backend):
+        function, leaves = case
+        compiles_whole(lambda logits: function(2 * logits).sin(), leaves, backend)
 
 
-def test_second_derivatives(case):
-    assert gradgradcheck(*case, check_fwd_over_rev=True)
-
-
-def test_the_tangent_has_two_derivatives(case):
-    function, logits = case
-    along = randn(*logits.shape, seed=2).requires_grad_()
-
-    def tangent(at, along):
-        return torch.func.jvp(function, (at,), (along,))[1]
-
-    assert gradcheck(tangent, (logits, along))
-    assert gradgradcheck(tangent, (logits, along))
-
-
-@given(SEEDS, HEADS, st.sampled_from(DTYPES), st.sampled_from(INDICES))
+@given(SEEDS, HEADS, any_float, any_integer)
 def test_gradients_of_any_shape_and_dtype(make_graph, assert_near, seed, heads, dtype, index):
     graph = make_graph(seed, index=index)
-    logits = logits_of(graph, heads, seed, dtype).requires_grad_()
-    exact = logits.detach().double().requires_grad_()
     grad = logits_of(graph, heads, seed + 1, dtype)
-    (found,) = torch.autograd.grad(ops.edge_softmax(logits, graph), logits, grad)
-    (expected,) = torch.autograd.grad(reference.edge_softmax(exact, graph), exact, grad.double())
-    assert found.dtype == dtype
     room = 600.0 if dtype == torch.bfloat16 else 4.0  # the kept result was rounded too
-    assert_near(found, expected, room * (1 + grad.double().abs().max() if grad.numel() else 0.0))
-
-
-# ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
-
-
-def test_jvp_vjp_and_vmap_against_loops(case):
-    function, leaf_ = case
-    logits = leaf_.detach()
-    along, cotangent = randn(*logits.shape, seed=2), randn(*logits.shape, seed=3)
-    value, pushed = torch.func.jvp(function, (logits,), (along,))
-    same, pull = torch.func.vjp(function, logits)
-    assert torch.equal(value, same)
-    torch.testing.assert_close((cotangent * pushed).sum(), (pull(cotangent)[0] * along).sum(), rtol=1e-12, atol=1e-12)
-    many = randn(4, *logits.shape, seed=4)
-    assert torch.equal(torch.vmap(function)(many), torch.stack([function(one) for one in many]))
-    last = many.movedim(0, -1)
-    assert torch.equal(torch.vmap(function, in_dims=-1, out_dims=-1)(last).movedim(-1, 0), torch.vmap(function)(many))
-    torch.testing.assert_close(
-        torch.vmap(lambda v: torch.func.jvp(function, (logits,), (v,))[1])(many),
-        torch.stack([torch.func.jvp(function, (logits,), (one,))[1] for one in many]),
+    scale = room * (1 + grad.double().abs().max() if grad.numel() else 0.0)
+    gradients_are_near(
+        lambda found, exact: assert_near(found, exact, scale),
+        lambda logits: ops.edge_softmax(logits, graph),
+        lambda logits: reference.edge_softmax(logits, graph),
+        (logits_of(graph, heads, seed, dtype),),
+        grad,
     )
-    torch.testing.assert_close(
-        torch.vmap(lambda at: torch.func.vjp(function, at)[1](cotangent)[0])(many),
-        torch.stack([torch.func.vjp(function, one)[1](cotangent)[0] for one in many]),
-    )
-    jacobians = torch.func.jacfwd(function)(logits), torch.func.jacrev(function)(logits)
-    torch.testing.assert_close(*jacobians, rtol=1e-12, atol=1e-12)
-    total = lambda at: (function(at) * cotangent).sum()  # noqa: E731
-    expected = torch.func.jacrev(torch.func.jacrev(total))(logits)
-    torch.testing.assert_close(torch.func.hessian(total)(logits), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("index", INDICES)
+# ---- torch.library ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", INTEGERS)
 def test_opcheck(make_graph, index):
     graph = make_graph(6, sizes=[4, 0, 3], index=index)
     for shape in ((graph.num_edges,), (graph.num_edges, 3)):
         x, y = leaf(*shape, seed=1), leaf(*shape, seed=2)
         torch.library.opcheck(torch.ops.graphgen.edge_softmax.default, (x, graph.rowptr))
         torch.library.opcheck(torch.ops.graphgen.edge_softmax_slope.default, (x, y, graph.rowptr))
-
-
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_whole_with_its_gradient(case, backend):
-    function, logits = case
-    torch.compiler.reset()
-    layer = lambda x: function(2 * x).sin()  # noqa: E731
-    compiled = torch.compile(layer, fullgraph=True, backend=backend)
-    grad = randn(*logits.shape, seed=50)
-    torch.testing.assert_close(compiled(logits), layer(logits))
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(logits), logits, grad), torch.autograd.grad(layer(logits), logits, grad)
-    )
 
 
 # ---- the same bits --------------------------------------------------------------------------------------------------
@@ -215,33 +182,27 @@ def value_and_slope(logits, graph, along):
     return out.detach(), torch.autograd.grad(out, at, along)[0]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(make_graph, threads, dtype):
     graph = make_graph(1, sizes=[13] * 150 + [0, 700, 1], edges_per_node=3)
     for heads in (None, 7, 70):
         logits, along = (logits_of(graph, heads, seed, dtype) for seed in (1, 2))
-        with threads(1):
-            first = value_and_slope(logits, graph, along)
-        for run in range(20):
-            with threads(1 + run % 3):
-                assert all(torch.equal(a, b) for a, b in zip(first, value_and_slope(logits, graph, along), strict=True))
+        same_bits_every_time(threads, lambda parts=(logits, graph, along): value_and_slope(*parts))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("heads", [None, 1, 3, 8, 37, 70])
 def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, heads):
     graph = make_graph(8, sizes=[5, 0, 9, 1, 300, 13, 7])
     logits, along = (logits_of(graph, heads, seed, dtype) for seed in (1, 2))
-    together = value_and_slope(logits, graph, along)
-    for g in range(graph.num_graphs):
-        nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
-        edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
-        one = GraphBatch.from_edge_index(graph.edge_index[:, edges] - nodes.start, nodes.stop - nodes.start)
-        for mine, batched in zip(value_and_slope(logits[edges], one, along[edges]), together, strict=True):
-            assert torch.equal(mine, batched[edges])
+
+    def results(graph, nodes, edges, graphs):
+        return [(part, "edge") for part in value_and_slope(logits[edges], graph, along[edges])]
+
+    same_bits_alone_and_in_a_batch(graph, results)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("graph", [None, 1500], ids=["short rows", "a long row"])
 def test_a_head_has_the_same_bits_wherever_it_stands(make_graph, dtype, graph):
     """vmap makes heads of a batch, so other heads and their number must not matter."""

@@ -2,29 +2,18 @@
 
 import pytest
 import torch
+from draws import FLOATS, INTEGERS, LAYOUTS, SEEDS, any_float, any_integer, leaf, randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from promises import Promises, gradients_are_near, refused, same_bits_alone_and_in_a_batch, same_bits_every_time
 
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-INDICES = [torch.int32, torch.int64]
 REDUCES = ["sum", "mean", "max", "min"]
 WEIGHTS = ["none", "edge", "head", "feature"]
 # Below, at and above the widths of the vectors of each instruction set, and a tile of four with a rest.
 WIDTHS = st.sampled_from([0, 1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 70])
-SEEDS = st.integers(0, 10**6)
-LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def leaf(*shape, seed):
-    return randn(*shape, seed=seed).requires_grad_()
 
 
 def weighted(kind, x, edges, seed):
@@ -53,7 +42,7 @@ def absolute(weight):
 # ---- values ---------------------------------------------------------------------------------------------------------
 
 
-@given(SEEDS, WIDTHS, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(WEIGHTS), LAYOUTS)
+@given(SEEDS, WIDTHS, any_float, any_integer, st.sampled_from(WEIGHTS), LAYOUTS)
 @settings(max_examples=60)
 def test_sums_and_means(make_graph, assert_near, lay_out, seed, width, dtype, index, kind, layout):
     graph = make_graph(seed, index=index)
@@ -70,7 +59,7 @@ def test_sums_and_means(make_graph, assert_near, lay_out, seed, width, dtype, in
         )
 
 
-@given(SEEDS, WIDTHS, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(WEIGHTS), LAYOUTS)
+@given(SEEDS, WIDTHS, any_float, any_integer, st.sampled_from(WEIGHTS), LAYOUTS)
 @settings(max_examples=60)
 def test_extremes_and_where_they_are(make_graph, assert_near, lay_out, seed, width, dtype, index, kind, layout):
     graph = make_graph(seed, index=index)
@@ -96,7 +85,7 @@ def test_extremes_and_where_they_are(make_graph, assert_near, lay_out, seed, wid
         assert torch.equal(ops.neighbor_reduce(x, graph, weight, name), values)
 
 
-@given(SEEDS, WIDTHS, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS, LAYOUTS, st.sampled_from([0, 1, 3]))
+@given(SEEDS, WIDTHS, any_float, any_integer, LAYOUTS, LAYOUTS, st.sampled_from([0, 1, 3]))
 @settings(max_examples=60)
 def test_edge_dot(make_graph, assert_near, lay_out, seed, width, dtype, index, layout, other, heads):
     graph = make_graph(seed, index=index)
@@ -111,7 +100,7 @@ def test_edge_dot(make_graph, assert_near, lay_out, seed, width, dtype, index, l
     assert_near(out, reference.edge_dot(a, b, graph), reference.edge_dot(a.abs(), b.abs(), graph))
 
 
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("index", INTEGERS)
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("degree", [255, 256, 257, 258, 600])
 def test_nodes_of_many_neighbours(assert_near, degree, kind, index):
@@ -203,7 +192,7 @@ def leaves_of(kind, graph):
 CASES = [*(f"{reduce} {kind}" for reduce in REDUCES for kind in WEIGHTS), "dot", "dot heads"]
 
 
-@pytest.fixture
+@pytest.fixture(params=CASES)
 def case(request, make_graph):
     """An op and its float64 leaves, on graphs with empty and isolated parts."""
     graph = make_graph(11, sizes=[4, 0, 5, 1])
@@ -215,35 +204,24 @@ def case(request, make_graph):
     return lambda x, *w: ops.neighbor_reduce(x, graph, *w, reduce=reduce), leaves_of(kind, graph)
 
 
-every_case = pytest.mark.parametrize("case", CASES, indirect=True)
+class TestEveryCase(Promises):
+    pass
 
 
-@every_case
-def test_first_derivatives(case):
-    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
-
-
-@every_case
-def test_second_derivatives(case):
-    assert gradgradcheck(*case, check_fwd_over_rev=True)
-
-
-@given(SEEDS, WIDTHS, st.sampled_from(DTYPES), st.sampled_from(INDICES), st.sampled_from(WEIGHTS[1:]))
+@given(SEEDS, WIDTHS, any_float, any_integer, st.sampled_from(WEIGHTS[1:]))
 @settings(max_examples=40)
 def test_gradients_of_any_shape_and_dtype(make_graph, assert_near, seed, width, dtype, index, kind):
     graph = make_graph(seed, index=index)
     x, weight = weighted(kind, randn(graph.num_nodes, width, seed=seed, dtype=dtype), graph.num_edges, seed + 1)
     grad = randn(*x.shape, seed=seed + 3, dtype=dtype)
     for reduce in REDUCES:
-        leaves = [t.detach().requires_grad_() for t in (x, weight)]
-        exact_leaves = [t.detach().double().requires_grad_() for t in (x, weight)]
-        found = torch.autograd.grad(ops.neighbor_reduce(leaves[0], graph, leaves[1], reduce), leaves, grad)
-        exact = torch.autograd.grad(
-            reference.neighbor_reduce(exact_leaves[0], graph, exact_leaves[1], reduce), exact_leaves, grad.double()
+        gradients_are_near(
+            lambda found, exact: assert_near(found, exact, 10.0 * (1 + width + graph.num_edges)),
+            lambda x, weight, r=reduce: ops.neighbor_reduce(x, graph, weight, r),
+            lambda x, weight, r=reduce: reference.neighbor_reduce(x, graph, weight, r),
+            (x, weight),
+            grad,
         )
-        for a, b in zip(found, exact, strict=True):
-            assert a.dtype == dtype
-            assert_near(a, b, 10.0 * (1 + width + graph.num_edges))
 
 
 def test_the_argument_has_no_gradient(make_graph):
@@ -255,41 +233,6 @@ def test_the_argument_has_no_gradient(make_graph):
 # ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
 
 
-@every_case
-def test_jvp_vjp_and_vmap_against_loops(case):
-    function, leaves = case
-    inputs = tuple(t.detach() for t in leaves)
-    tangents = tuple(randn(*t.shape, seed=20 + k) for k, t in enumerate(inputs))
-    value, pushed = torch.func.jvp(function, inputs, tangents)
-    same, pull = torch.func.vjp(function, *inputs)
-    assert torch.equal(value, same)
-    cotangent = randn(*value.shape, seed=30)
-    # <w, Jv> = <J'w, v>
-    left = (cotangent * pushed).sum()
-    right = sum((a * b).sum() for a, b in zip(pull(cotangent), tangents, strict=True))
-    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
-
-    many = tuple(randn(4, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
-    loop = torch.stack([function(*one) for one in zip(*many, strict=True)])
-    torch.testing.assert_close(torch.vmap(function)(*many), loop)
-    last = tuple(t.movedim(0, -1) for t in many)
-    torch.testing.assert_close(torch.vmap(function, in_dims=-1, out_dims=-1)(*last).movedim(-1, 0), loop)
-    for only in range(len(inputs)):
-        dims = tuple(0 if k == only else None for k in range(len(inputs)))
-        some = tuple(many[k] if k == only else t for k, t in enumerate(inputs))
-        each = [function(*(t[k] if d == 0 else t for t, d in zip(some, dims, strict=True))) for k in range(4)]
-        torch.testing.assert_close(torch.vmap(function, in_dims=dims)(*some), torch.stack(each))
-    torch.testing.assert_close(
-        torch.vmap(lambda *v: torch.func.jvp(function, inputs, v)[1])(*many),
-        torch.stack([torch.func.jvp(function, inputs, one)[1] for one in zip(*many, strict=True)]),
-    )
-    every = tuple(range(len(inputs)))
-    for forward, backward in zip(
-        torch.func.jacfwd(function, every)(*inputs), torch.func.jacrev(function, every)(*inputs), strict=True
-    ):
-        torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)
-
-
 def test_vmap_of_an_extreme_gives_its_arguments(make_graph):
     graph = make_graph(3, sizes=[4, 3])
     x = randn(5, 7, 3, seed=1)
@@ -297,6 +240,26 @@ def test_vmap_of_an_extreme_gives_its_arguments(make_graph):
     for k in range(5):
         expected = ops.neighbor_max(x[k], graph)
         assert torch.equal(values[k], expected[0]) and torch.equal(arg[k], expected[1])
+
+
+@pytest.mark.parametrize("reduce", ["max", "min"])
+def test_vmap_of_an_extreme_over_graphs_is_a_loop(reduce):
+    ends = torch.tensor([[[0, 2, 1, 3, 3], [0, 0, 1, 1, 3]], [[1, 1, 1, 0, 2], [0, 0, 1, 1, 3]]])
+    x, weight = randn(2, 4, 3, seed=1), randn(5, seed=2)
+
+    def extreme(edges, x, weight):
+        # The targets are the same in both, so one rowptr serves; sources differ.
+        graph = GraphBatch(torch.tensor([0, 4]), torch.tensor([0, 2, 4, 4, 5]), edges, torch.arange(5))
+        return getattr(ops, f"neighbor_{reduce}")(x, graph, weight)
+
+    values, arg = torch.vmap(extreme, in_dims=(0, 0, None))(ends[:, 0], x, weight)
+    slopes = torch.vmap(torch.func.grad(lambda x, e: extreme(e, x, weight)[0].square().sum()))(x, ends[:, 0])
+    for k in range(2):
+        expected, place = extreme(ends[k, 0], x[k], weight)
+        assert torch.equal(values[k], expected) and torch.equal(arg[k], place)
+        at = x[k].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(extreme(ends[k, 0], at, weight)[0].square().sum(), at)
+        torch.testing.assert_close(slopes[k], slope)
 
 
 @pytest.mark.parametrize(("sizes", "features"), [([], 3), ([0, 0], 3), ([3, 2], 0), ([], 0)])
@@ -315,9 +278,10 @@ def test_nothing(make_graph, sizes, features):
             assert torch.func.grad(lambda t, f=function: f(t).sum())(x[0]).shape == (n, features)
     assert ops.edge_dot(x[0], x[0], graph).shape == (e,)
     assert ops.neighbor_max(x[0], graph)[1].shape == (n, features)
+    assert torch.vmap(lambda x: ops.neighbor_reduce(x, graph))(x[:0]).shape == (0, n, features)
 
 
-@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("index", INTEGERS)
 def test_opcheck(make_graph, index):
     graph = make_graph(6, sizes=[4, 0, 3], index=index)
     n, e = graph.num_nodes, graph.num_edges
@@ -333,19 +297,6 @@ def test_opcheck(make_graph, index):
     check(space.neighbor_extreme.default, (x, None, *edges, "min"))
     check(space.edge_dot.default, (x, y, None, *edges, 2, False))
     check(space.edge_dot.default, (x, y, arg, *edges, 4, True))
-
-
-@every_case
-def test_compiled_whole_with_its_gradient(case):
-    function, leaves = case
-    torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    value = function(*leaves)
-    grad = randn(*value.shape, seed=50)
-    torch.testing.assert_close(compiled(*leaves), value, rtol=0, atol=0)
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
-    )
 
 
 # ---- the same bits --------------------------------------------------------------------------------------------------
@@ -364,35 +315,27 @@ def everything(graph, x, weight):
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_any_run_and_number_of_threads_gives_the_same_bits(make_graph, threads, dtype, kind):
     graph = make_graph(1, sizes=[13] * 150 + [0, 700], edges_per_node=3)
     x, weight = weighted(kind, randn(graph.num_nodes, 37, seed=1, dtype=dtype), graph.num_edges, 4)
-    with threads(1):
-        first = list(everything(graph, x, weight))
-    for run in range(20):
-        with threads(1 + run % 3):
-            for (a, _), (b, _) in zip(first, everything(graph, x, weight), strict=True):
-                assert torch.equal(a, b)
+    same_bits_every_time(threads, lambda: (part for part, _ in everything(graph, x, weight)))
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("features", [1, 5, 37, 64])
 def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, features, kind):
     graph = make_graph(8, sizes=[5, 0, 9, 1, 300, 13, 7])
-    for dtype in DTYPES:
+    for dtype in FLOATS:
         x, weight = weighted(kind, randn(graph.num_nodes, features, seed=1, dtype=dtype), graph.num_edges, 4)
-        together = list(everything(graph, x, weight))
-        for g in range(graph.num_graphs):
-            nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
-            edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
-            one = GraphBatch.from_edge_index(graph.edge_index[:, edges] - nodes.start, nodes.stop - nodes.start)
-            own = everything(one, x[nodes], None if weight is None else weight[edges])
-            for (mine, _), (batched, per) in zip(own, together, strict=True):
-                assert torch.equal(mine, batched[nodes if per == "node" else edges])
+
+        def results(graph, nodes, edges, graphs, x=x, weight=weight):
+            return everything(graph, x[nodes], None if weight is None else weight[edges])
+
+        same_bits_alone_and_in_a_batch(graph, results)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_columns_have_the_same_bits_wherever_they_stand(make_graph, dtype):
     """vmap moves a graph's columns about as its batch mates change; tiles of every width must agree."""
     graph = make_graph(3, sizes=[30, 40])
@@ -416,7 +359,7 @@ def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
     graph = make_graph(1, sizes=[3, 2])
     e = graph.num_edges
     x, heads = torch.zeros(5, 2), torch.zeros(5, 3, 2)
-    refused = [
+    calls = [
         lambda: ops.neighbor_reduce(x[:4], graph),
         lambda: ops.neighbor_reduce(x[:, 0], graph),
         lambda: ops.neighbor_reduce(heads.unsqueeze(0), graph),
@@ -434,9 +377,7 @@ def test_shapes_dtypes_and_names_that_do_not_fit(make_graph):
         lambda: ops.edge_dot(x, x.double(), graph),
         lambda: ops.edge_dot(heads, x, graph),
     ]
-    for call in refused:
-        with pytest.raises(ValueError, match=r"^(neighbor_reduce|neighbor_max|neighbor_min|edge_dot): "):
-            call()
+    refused(calls, r"^(neighbor_reduce|neighbor_max|neighbor_min|edge_dot): ")
 
 
 def test_an_edge_to_nowhere_is_an_index_error():

@@ -1,25 +1,23 @@
 import pytest
 import torch
+from draws import FLOATS, INTEGERS, LAYOUTS, SEEDS, any_float, any_integer, leaf, randn
 from hypothesis import given
 from hypothesis import strategies as st
+from promises import (
+    Promises,
+    compiles_whole,
+    gradients_are_near,
+    refused,
+    same_bits_alone_and_in_a_batch,
+    same_bits_every_time,
+    tangents_have_two_derivatives,
+)
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-INDICES = [torch.int32, torch.int64]
 SIZES = st.sampled_from([0, 1, 3, 5, 8, 15, 16, 17, 33, 64, 70])
-SEEDS = st.integers(0, 10**6)
-LAYOUTS = st.sampled_from(["contiguous", "transposed", "strided", "expanded"])
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def leaf(*shape, seed):
-    return randn(*shape, seed=seed).requires_grad_()
 
 
 def basis(bases, seed=0, dtype=torch.float64):
@@ -30,7 +28,7 @@ def basis(bases, seed=0, dtype=torch.float64):
 # ---- values ---------------------------------------------------------------------------------------------------------
 
 
-@given(SEEDS, SIZES, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS)
+@given(SEEDS, SIZES, any_float, any_integer, LAYOUTS)
 def test_edge_distance_values(make_graph, assert_near, lay_out, seed, features, dtype, index, layout):
     graph = make_graph(seed, index=index)
     x = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
@@ -39,7 +37,7 @@ def test_edge_distance_values(make_graph, assert_near, lay_out, seed, features, 
     assert_near(out, reference.edge_distance(x.double(), graph))
 
 
-@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), st.sampled_from(INDICES), LAYOUTS, st.booleans())
+@given(SEEDS, SIZES, SIZES, any_float, any_integer, LAYOUTS, st.booleans())
 def test_rbf_neighbor_sum_values(make_graph, assert_near, lay_out, seed, features, bases, dtype, index, layout, spread):
     graph = make_graph(seed, index=index)
     x = lay_out(randn(graph.num_nodes, features, seed=seed, dtype=dtype), layout)
@@ -86,12 +84,13 @@ def test_other_dtypes_get_the_reference(make_graph):
     assert torch.equal(ops.edge_distance(x, graph), reference.edge_distance(x, graph))
     expected = reference.rbf_neighbor_sum(x, graph, centers, gamma)
     torch.testing.assert_close(ops.rbf_neighbor_sum(x, graph, centers, gamma), expected)
-    leaves = [t.clone().requires_grad_() for t in (x, centers, gamma)]
-    wide = [t.double().requires_grad_() for t in (x, centers, gamma)]
-    found = torch.autograd.grad(ops.rbf_neighbor_sum(leaves[0], graph, *leaves[1:]).sum(), leaves)
-    expected = torch.autograd.grad(reference.rbf_neighbor_sum(wide[0], graph, *wide[1:]).sum(), wide)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a.double(), b, rtol=0.05, atol=0.05)
+    gradients_are_near(
+        lambda found, exact: torch.testing.assert_close(found.double(), exact, rtol=0.05, atol=0.05),
+        lambda x, centers, gamma: ops.rbf_neighbor_sum(x, graph, centers, gamma),
+        lambda x, centers, gamma: reference.rbf_neighbor_sum(x, graph, centers, gamma),
+        (x, centers, gamma),
+        torch.ones_like(expected),
+    )
 
 
 @pytest.mark.parametrize(("sizes", "features", "bases"), [([], 3, 2), ([0, 0], 3, 2), ([3, 2], 0, 2), ([3, 2], 3, 0)])
@@ -137,41 +136,32 @@ def cases():
 
 
 CASES = cases()
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-public_case = pytest.mark.parametrize("case", [CASES[k] for k in ("edge_distance", "rbf_neighbor_sum")])
+PUBLIC = "edge_distance", "rbf_neighbor_sum"
 
 
-@every_case
-def test_first_derivatives(case):
-    assert gradcheck(*case)
+@pytest.fixture(params=PUBLIC)
+def case(request):
+    return CASES[request.param]
 
 
-@public_case
-def test_first_derivatives_of_every_kind(case):
-    assert gradcheck(*case, check_forward_ad=True, check_batched_grad=True)
+class TestEveryCase(Promises):
+    jacobian_tolerance = 1e-11
+
+    def batch(self, inputs):
+        """Of widths that stay positive."""
+        return tuple(torch.stack([(1 + 0.1 * k) * t for k in range(4)]) for t in inputs)
+
+    def test_tangents_have_two_derivatives(self, case):
+        tangents_have_two_derivatives(*case)
+
+    def test_compiled_by_inductor(self, case):
+        compiles_whole(*case, backend="inductor")
 
 
-@every_case
-def test_second_derivatives(case):
-    assert gradgradcheck(*case)
-
-
-@public_case
-def test_second_derivatives_of_every_kind(case):
-    assert gradgradcheck(*case, check_fwd_over_rev=True)
-
-
-@public_case
-def test_tangents_have_two_derivatives(case):
-    function, leaves = case
-    count = len(leaves)
-    tangents = tuple(leaf(*t.shape, seed=20 + k) for k, t in enumerate(leaves))
-
-    def tangent(*parts):
-        return torch.func.jvp(function, parts[:count], parts[count:])[1]
-
-    assert gradcheck(tangent, (*leaves, *tangents))
-    assert gradgradcheck(tangent, (*leaves, *tangents))
+@pytest.mark.parametrize("name", [name for name in CASES if name not in PUBLIC])
+def test_the_kernels_of_the_derivatives_have_two_of_their_own(name):
+    assert gradcheck(*CASES[name])
+    assert gradgradcheck(*CASES[name])
 
 
 def test_coincident_nodes_and_self_loops_push_nothing(make_graph):
@@ -202,55 +192,22 @@ def test_coincident_nodes_and_self_loops_push_nothing(make_graph):
     torch.testing.assert_close(derivatives(with_corners)[0], expected, rtol=1e-12, atol=1e-14)
 
 
-@given(SEEDS, SIZES, SIZES, st.sampled_from(DTYPES), st.sampled_from(INDICES))
+@given(SEEDS, SIZES, SIZES, any_float, any_integer)
 def test_gradients_of_any_shape_and_dtype(make_graph, assert_near, seed, features, bases, dtype, index):
     graph = make_graph(seed, index=index)
-    leaves = [randn(graph.num_nodes, features, seed=seed, dtype=dtype), *basis(bases, seed, dtype)]
-    leaves = [t.requires_grad_() for t in leaves]
-    wide = [t.detach().double().requires_grad_() for t in leaves]
-    grad = randn(graph.num_nodes, bases, seed=seed + 1, dtype=dtype)
-    found = torch.autograd.grad(ops.rbf_neighbor_sum(leaves[0], graph, *leaves[1:]), leaves, grad)
-    exact = torch.autograd.grad(reference.rbf_neighbor_sum(wide[0], graph, *wide[1:]), wide, grad.double())
-    for ours, theirs in zip(found, exact, strict=True):
-        assert ours.dtype == dtype
-        assert_near(ours, theirs, 30.0 * (1 + graph.num_edges) * (1 + bases))
-
-
-# ---- torch.func, torch.library, torch.compile -----------------------------------------------------------------------
-
-
-@public_case
-def test_jvp_vjp_and_vmap_against_loops(case):
-    function, leaves = case
-    inputs = tuple(t.detach() for t in leaves)
-    tangents = tuple(randn(*t.shape, seed=20 + k) for k, t in enumerate(inputs))
-    value, pushed = torch.func.jvp(function, inputs, tangents)
-    same, pull = torch.func.vjp(function, *inputs)
-    assert torch.equal(value, same)
-    cotangent = randn(*value.shape, seed=30)
-    right = sum((a * b).sum() for a, b in zip(pull(cotangent), tangents, strict=True))
-    torch.testing.assert_close((cotangent * pushed).sum(), right, rtol=1e-12, atol=1e-12)
-    many = tuple(torch.stack([(1 + 0.1 * k) * t for k in range(4)]) for t in inputs)
-    stacked = torch.stack([function(*one) for one in zip(*many, strict=True)])
-    torch.testing.assert_close(torch.vmap(function)(*many), stacked)
-    first = (0, *(None,) * (len(inputs) - 1))
-    torch.testing.assert_close(
-        torch.vmap(function, in_dims=first)(many[0], *inputs[1:]),
-        torch.stack([function(one, *inputs[1:]) for one in many[0]]),
+    gradients_are_near(
+        lambda found, exact: assert_near(found, exact, 30.0 * (1 + graph.num_edges) * (1 + bases)),
+        lambda x, centers, gamma: ops.rbf_neighbor_sum(x, graph, centers, gamma),
+        lambda x, centers, gamma: reference.rbf_neighbor_sum(x, graph, centers, gamma),
+        (randn(graph.num_nodes, features, seed=seed, dtype=dtype), *basis(bases, seed, dtype)),
+        randn(graph.num_nodes, bases, seed=seed + 1, dtype=dtype),
     )
-    directions = tuple(randn(4, *t.shape, seed=40 + k) for k, t in enumerate(inputs))
-    torch.testing.assert_close(
-        torch.vmap(lambda *v: torch.func.jvp(function, inputs, v)[1])(*directions),
-        torch.stack([torch.func.jvp(function, inputs, one)[1] for one in zip(*directions, strict=True)]),
-    )
-    which = tuple(range(len(inputs)))
-    for forward, backward in zip(
-        torch.func.jacfwd(function, which)(*inputs), torch.func.jacrev(function, which)(*inputs), strict=True
-    ):
-        torch.testing.assert_close(forward, backward, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("index", INDICES)
+# ---- torch.library ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("index", INTEGERS)
 def test_opcheck(make_graph, index):
     graph = make_graph(6, sizes=[4, 0, 3], index=index, types=0)
     n, e = graph.num_nodes, graph.num_edges
@@ -267,57 +224,36 @@ def test_opcheck(make_graph, index):
     torch.library.opcheck(space.rbf_edges.default, (leaf(n, 4, seed=6), *rest, 1))
 
 
-@public_case
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_whole_with_its_gradient(case, backend):
-    function, leaves = case
-    torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend=backend)
-    value = function(*leaves)
-    grad = randn(*value.shape, seed=50)
-    torch.testing.assert_close(compiled(*leaves), value)
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(*leaves), leaves, grad), torch.autograd.grad(value, leaves, grad)
-    )
-
-
 # ---- the same bits --------------------------------------------------------------------------------------------------
 
 
 def everything(graph, x, centers, gamma, grad):
-    """Per node, and per edge."""
+    """Values and gradients, with what they are per."""
     at = x.clone().requires_grad_()
     value = ops.rbf_neighbor_sum(at, graph, centers, gamma)
     untraced = ops.rbf_neighbor_sum(x, graph, centers, gamma)
-    return (value.detach(), untraced, *torch.autograd.grad(value, at, grad)), (ops.edge_distance(x, graph),)
+    for part in (value, untraced, *torch.autograd.grad(value, at, grad)):
+        yield part, "node"
+    yield ops.edge_distance(x, graph), "edge"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_twenty_runs_and_any_number_of_threads_give_the_same_bits(make_graph, threads, dtype):
     graph = make_graph(1, sizes=[13] * 150 + [0, 700], edges_per_node=3)
     x, grad = randn(graph.num_nodes, 3, seed=1, dtype=dtype), randn(graph.num_nodes, 37, seed=2, dtype=dtype)
     arguments = (graph, x, *basis(37, dtype=dtype), grad)
-    with threads(1):
-        first = sum(everything(*arguments), ())
-    for run in range(20):
-        with threads(1 + run % 3):
-            assert all(torch.equal(a, b) for a, b in zip(first, sum(everything(*arguments), ()), strict=True))
+    same_bits_every_time(threads, lambda: (part for part, _ in everything(*arguments)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("features", "bases"), [(3, 5), (16, 64), (1, 37)])
 def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, features, bases):
     graph = make_graph(8, sizes=[5, 0, 9, 1, 300, 13, 7])
     x, grad = (randn(graph.num_nodes, k, seed=k, dtype=dtype) for k in (features, bases))
     centers, gamma = basis(bases, dtype=dtype)
-    by_node, by_edge = everything(graph, x, centers, gamma, grad)
-    for g in range(graph.num_graphs):
-        nodes = slice(int(graph.ptr[g]), int(graph.ptr[g + 1]))
-        edges = slice(int(graph.rowptr[nodes.start]), int(graph.rowptr[nodes.stop]))
-        one = GraphBatch.from_edge_index(graph.edge_index[:, edges] - nodes.start, nodes.stop - nodes.start)
-        mine = everything(one, x[nodes], centers, gamma, grad[nodes])
-        assert all(torch.equal(a, b[nodes]) for a, b in zip(mine[0], by_node, strict=True))
-        assert all(torch.equal(a, b[edges]) for a, b in zip(mine[1], by_edge, strict=True))
+    same_bits_alone_and_in_a_batch(
+        graph, lambda graph, nodes, edges, graphs: everything(graph, x[nodes], centers, gamma, grad[nodes])
+    )
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -326,7 +262,7 @@ def test_a_graph_has_the_same_bits_alone_and_in_a_batch(make_graph, dtype, featu
 def test_shapes_dtypes_and_devices_that_do_not_fit(make_graph):
     graph = make_graph(1, sizes=[3, 2])
     x, centers, gamma = torch.zeros(5, 2), torch.zeros(4), torch.ones(4)
-    refused = [
+    calls = [
         lambda: ops.edge_distance(x[1:], graph),
         lambda: ops.edge_distance(x.to("meta"), graph),
         lambda: ops.rbf_neighbor_sum(x[:, 0], graph, centers, gamma),
@@ -336,6 +272,4 @@ def test_shapes_dtypes_and_devices_that_do_not_fit(make_graph):
         lambda: ops.rbf_neighbor_sum(x, graph, centers, gamma.double()),
         lambda: ops.rbf_neighbor_sum(x, graph, centers, gamma.to("meta")),
     ]
-    for call in refused:
-        with pytest.raises(ValueError, match="edge_distance|rbf_neighbor_sum"):
-            call()
+    refused(calls, "edge_distance|rbf_neighbor_sum")

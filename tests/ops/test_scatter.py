@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from draws import FLOATS, INTEGERS, SEEDS, any_float, any_integer, leaf, randint, randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import gradcheck, gradgradcheck
+from promises import Promises, refused, same_bits_every_time
 
 from graphgen import ops
 from graphgen.ops import reference
 
-FLOATS = [torch.float32, torch.float64, torch.bfloat16]
-INTEGERS = [torch.int32, torch.int64]
 REDUCES = ["sum", "mean", "max", "min", "mul"]
 EXTREMES = {"max": ops.scatter_max, "min": ops.scatter_min}
 TWINS = {"max": reference.scatter_max, "min": reference.scatter_min}
@@ -31,19 +30,6 @@ LAID = [
     ((4, 9), (4, 1), 1),
 ]
 few = settings(max_examples=10)
-SEEDS = st.integers(0, 10**6)
-
-
-def randn(*shape, seed, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def leaf(*shape, seed):
-    return randn(*shape, seed=seed).requires_grad_()
-
-
-def randint(low, high, *shape, seed, dtype=torch.int64):
-    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -51,7 +37,7 @@ def randint(low, high, *shape, seed, dtype=torch.int64):
 
 @few
 @pytest.mark.parametrize("laid", LAID, ids=str)
-@given(SEEDS, st.sampled_from(FLOATS), st.sampled_from(INTEGERS), st.sampled_from(REDUCES))
+@given(SEEDS, any_float, any_integer, st.sampled_from(REDUCES))
 def test_scatter_values(assert_near, laid, seed, dtype, kind, reduce):
     shape, of_index, dim = laid
     src, index = randn(*shape, seed=seed, dtype=dtype), randint(0, 5, *of_index, seed=seed, dtype=kind)
@@ -64,7 +50,7 @@ def test_scatter_values(assert_near, laid, seed, dtype, kind, reduce):
 
 @few
 @pytest.mark.parametrize("laid", LAID, ids=str)
-@given(SEEDS, st.sampled_from(FLOATS + INTEGERS), st.sampled_from(INTEGERS))
+@given(SEEDS, st.sampled_from(FLOATS + INTEGERS), any_integer)
 def test_scatter_extremes_and_integers(laid, seed, dtype, kind):
     shape, of_index, dim = laid
     src = randint(-2, 3, *shape, seed=seed, dtype=dtype)  # few values, so many ties
@@ -81,7 +67,7 @@ def test_scatter_extremes_and_integers(laid, seed, dtype, kind):
 
 @few
 @pytest.mark.parametrize("laid", LAID, ids=str)
-@given(SEEDS, st.sampled_from(FLOATS + INTEGERS), st.sampled_from(INTEGERS), st.integers(0, 12))
+@given(SEEDS, st.sampled_from(FLOATS + INTEGERS), any_integer, st.integers(0, 12))
 def test_gather_values(laid, seed, dtype, kind, length):
     shape, of_index, dim = laid
     along = 0 if len(of_index) == 1 else dim % len(shape)
@@ -169,40 +155,26 @@ def with_zeros(seed):
 
 
 CASES = {
-    **{f"rows {r}": (lambda s, r=r: ops.scatter(s, ROWS, 0, 5, r), leaf(7, 4, seed=1)) for r in REDUCES},
-    **{f"elements {r}": (lambda s, r=r: ops.scatter(s, ELEMENTS, 0, 5, r), leaf(7, 4, seed=2)) for r in REDUCES},
-    **{f"batched {r}": (lambda s, r=r: ops.scatter(s, BATCHED, 1, 4, r), leaf(2, 3, 2, seed=3)) for r in REDUCES},
-    "rows mul with zeros": (lambda s: ops.scatter(s, ROWS, 0, 5, "mul"), with_zeros(4)),
-    "elements mul with zeros": (lambda s: ops.scatter(s, ELEMENTS, 0, 5, "mul"), with_zeros(5)),
-    "argmax": (lambda s: ops.scatter_max(s, ROWS, 0, 5)[0], leaf(7, 4, seed=6)),
-    "argmin": (lambda s: ops.scatter_min(s, ELEMENTS, 0, 5)[0], leaf(7, 4, seed=7)),
-    "gather rows": (lambda s: ops.gather(s, ROWS), leaf(4, 4, seed=8)),
-    "gather elements": (lambda s: ops.gather(s, ELEMENTS), leaf(5, 4, seed=9)),
-    "gather batched": (lambda s: ops.gather(s, BATCHED, 1), leaf(2, 4, 2, seed=10)),
+    **{f"rows {r}": (lambda s, r=r: ops.scatter(s, ROWS, 0, 5, r), (leaf(7, 4, seed=1),)) for r in REDUCES},
+    **{f"elements {r}": (lambda s, r=r: ops.scatter(s, ELEMENTS, 0, 5, r), (leaf(7, 4, seed=2),)) for r in REDUCES},
+    **{f"batched {r}": (lambda s, r=r: ops.scatter(s, BATCHED, 1, 4, r), (leaf(2, 3, 2, seed=3),)) for r in REDUCES},
+    "rows mul with zeros": (lambda s: ops.scatter(s, ROWS, 0, 5, "mul"), (with_zeros(4),)),
+    "elements mul with zeros": (lambda s: ops.scatter(s, ELEMENTS, 0, 5, "mul"), (with_zeros(5),)),
+    "argmax": (lambda s: ops.scatter_max(s, ROWS, 0, 5)[0], (leaf(7, 4, seed=6),)),
+    "argmin": (lambda s: ops.scatter_min(s, ELEMENTS, 0, 5)[0], (leaf(7, 4, seed=7),)),
+    "gather rows": (lambda s: ops.gather(s, ROWS), (leaf(4, 4, seed=8),)),
+    "gather elements": (lambda s: ops.gather(s, ELEMENTS), (leaf(5, 4, seed=9),)),
+    "gather batched": (lambda s: ops.gather(s, BATCHED, 1), (leaf(2, 4, 2, seed=10),)),
 }
-every_case = pytest.mark.parametrize(("function", "src"), CASES.values(), ids=CASES)
 
 
-@every_case
-def test_first_and_second_derivatives(function, src):
-    assert gradcheck(function, (src,), check_forward_ad=True, check_batched_grad=True)
-    assert gradgradcheck(function, (src,), check_fwd_over_rev=True)
+@pytest.fixture(params=CASES)
+def case(request):
+    return CASES[request.param]
 
 
-@every_case
-def test_torch_func(function, src):
-    src = src.detach()
-    value, pushed = torch.func.jvp(function, (src,), (randn(*src.shape, seed=20),))
-    same, pull = torch.func.vjp(function, src)
-    assert torch.equal(value, same)
-    cotangent = randn(*value.shape, seed=21)
-    left, right = (cotangent * pushed).sum(), (pull(cotangent)[0] * randn(*src.shape, seed=20)).sum()
-    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
-    many = randn(3, *src.shape, seed=22)
-    torch.testing.assert_close(torch.vmap(function)(many), torch.stack([function(one) for one in many]))
-    last = torch.vmap(function, in_dims=-1, out_dims=-1)(many.movedim(0, -1))
-    torch.testing.assert_close(last.movedim(-1, 0), torch.vmap(function)(many))
-    torch.testing.assert_close(torch.func.jacfwd(function)(src), torch.func.jacrev(function)(src))
+class TestEveryCase(Promises):
+    pass
 
 
 @pytest.mark.parametrize("of_index", [(3, 7), (3, 7, 4)], ids=["rows", "elements"])
@@ -217,16 +189,6 @@ def test_vmap_of_the_index(of_index):
         assert torch.equal(arg[k], ops.scatter_max(src, at, 0, 4)[1])
     found = torch.vmap(lambda at: ops.gather(src, at))(index)
     assert torch.equal(found, torch.stack([ops.gather(src, at) for at in index]))
-
-
-@every_case
-def test_compiled_whole_with_its_gradient(function, src):
-    torch.compiler.reset()
-    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
-    value = function(src)
-    grad = randn(*value.shape, seed=50)
-    torch.testing.assert_close(compiled(src), value, rtol=0, atol=0)
-    torch.testing.assert_close(torch.autograd.grad(compiled(src), src, grad), torch.autograd.grad(value, src, grad))
 
 
 @pytest.mark.parametrize("kind", INTEGERS)
@@ -279,12 +241,7 @@ def test_any_number_of_threads_gives_the_same_bits(threads, dtype):
             yield from ops.scatter_max(src, index, 0, 3001)
         yield ops.gather(src, rows)
 
-    with threads(1):
-        first = list(everything())
-    for run in range(6):
-        with threads(1 + run % 3):
-            for a, b in zip(first, everything(), strict=True):
-                assert torch.equal(a, b)
+    same_bits_every_time(threads, everything, runs=6)
 
 
 @pytest.mark.parametrize("kind", INTEGERS)
@@ -314,7 +271,7 @@ def test_an_index_out_of_range_is_an_index_error_by_position_and_value(kind, bad
 
 def test_what_does_not_fit_is_refused():
     src, index = torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)
-    refused = [
+    calls = [
         lambda: ops.scatter(src, index.float(), 0),
         lambda: ops.scatter(src, index[:4], 0),
         lambda: ops.scatter(src, index, 1),
@@ -329,6 +286,4 @@ def test_what_does_not_fit_is_refused():
         lambda: ops.gather(src, index.bool()),
         lambda: ops.gather(src, index.view(1, 5), 0),
     ]
-    for call in refused:
-        with pytest.raises(ValueError, match="scatter|gather"):
-            call()
+    refused(calls, "scatter|gather")

@@ -422,7 +422,7 @@ def test_registered_ops_are_what_torch_wants():
     step = (x, f, *rest, None, a, *rest, g, s, KEEP, *noise[:3], [0.5, 2.0], 1.0, True, *noise[3:])
     torch.library.opcheck(torch.ops.graphgen.affine_noise_step.default, step)
     leaves = (leaf(11, 2, seed=1), leaf(11, 2, seed=2))
-    torch.library.opcheck(torch.ops.graphgen.graph_dot.default, (*leaves, KEEP, *noise, 1))
+    torch.library.opcheck(torch.ops.graphgen.noise_dot.default, (*leaves, KEEP, *noise, 1))
     assert torch.equal(_step(*step).detach(), torch.ops.graphgen.affine_noise_step.default(*step).detach())
     assert _dot(*leaves, KEEP, *noise, 1).shape == (4,)
 

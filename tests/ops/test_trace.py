@@ -1,12 +1,17 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from graphgen import GraphBatch, ops
+from graphgen.ops.trace import xtrace as trace_by_subspace
+from graphgen.ops.trace._divergence import EXACT_TANGENTS_PER_PRODUCT, choose_method
+from graphgen.ops.trace.probes import draw_probe
 
 FEATURES = 3
+METHODS = ["exact", "hutchinson", "xtrace"]
+DISTRIBUTIONS = ["rademacher", "normal", "sphere"]
 
 
 def randn(*shape, seed):
@@ -39,6 +44,7 @@ def dense_traces(f, x, graph):
     return torch.stack([diagonal[a:b].sum() for a, b in zip(graph.ptr, graph.ptr[1:], strict=False)])
 
 
+@settings(max_examples=200)
 @given(seed=st.integers(0, 10**6), index=st.sampled_from([torch.int32, torch.int64]))
 def test_exact_is_the_trace_of_the_dense_jacobian(make_graph, seed, index):
     graph = make_graph(seed, index=index)
@@ -59,18 +65,22 @@ def test_exact_does_not_depend_on_its_chunks(make_graph, monkeypatch, chunk):
     assert float((trace - dense_traces(f, x, graph)).abs().max()) < 1e-10
 
 
-@pytest.mark.parametrize("distribution", ["rademacher", "normal"])
+def copies(one, count):
+    """The same graph many times: many independent estimates of one number."""
+    shifts = one.num_nodes * torch.arange(count).repeat_interleave(one.num_edges)
+    return GraphBatch.from_edge_index(
+        one.edge_index.repeat(1, count) + shifts,
+        one.num_nodes * count,
+        ptr=one.num_nodes * torch.arange(count + 1),
+        edge_attr=one.edge_attr.repeat(count),
+    )
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_hutchinson_is_unbiased_and_its_error_is_calibrated(make_graph, distribution):
     molecules, probes = 200, 64
     one = make_graph(5, sizes=[6])
-    # The same graph many times: many independent estimates of one number.
-    shifts = 6 * torch.arange(molecules).repeat_interleave(one.num_edges)
-    graph = GraphBatch.from_edge_index(
-        one.edge_index.repeat(1, molecules) + shifts,
-        6 * molecules,
-        ptr=6 * torch.arange(molecules + 1),
-        edge_attr=one.edge_attr.repeat(molecules),
-    )
+    graph = copies(one, molecules)
     x, parts = randn(6, FEATURES, seed=3), weights(4)
     exact = ops.divergence(field(one, parts), x, one, method="exact")[1]
     value, trace, error = ops.divergence(
@@ -83,6 +93,126 @@ def test_hutchinson_is_unbiased_and_its_error_is_calibrated(make_graph, distribu
     assert 0.6 < float(score.var()) < 1.5
     spread = float((trace - exact).std())
     assert 0.8 < float(error.mean()) / spread < 1.25
+
+
+@pytest.mark.parametrize("how", [*({"distribution": d} for d in DISTRIBUTIONS), {"method": "xtrace", "probes": 8}])
+def test_two_thousand_estimates_have_the_right_mean(make_graph, how):
+    one, parts = make_graph(8, sizes=[6]), weights(5)
+    x, graph = randn(6, FEATURES, seed=2), copies(one, 2000)
+    exact = dense_traces(field(one, parts), x, one)
+    estimates = ops.divergence(field(graph, parts), x.repeat(2000, 1), graph, seed=9, **how)[1]
+    assert abs(float((estimates - exact).mean())) < 4 * float(estimates.std()) / 2000**0.5
+    assert float(estimates.std()) > 0.01
+
+
+@pytest.mark.parametrize("how", [*({"distribution": d} for d in DISTRIBUTIONS), {"method": "xtrace", "probes": 8}])
+def test_two_thousand_gradients_have_the_right_mean(make_graph, how):
+    one, parts = make_graph(8, sizes=[4]), weights(5)
+    x, graph = randn(4, FEATURES, seed=2), copies(one, 2000)
+    (exact,) = torch.autograd.grad(dense_traces(field(one, parts), x.requires_grad_(), one), x)
+    many = x.detach().repeat(2000, 1).requires_grad_()
+    (found,) = torch.autograd.grad(ops.divergence(field(graph, parts), many, graph, seed=9, **how)[1].sum(), many)
+    found = found.view(2000, -1)
+    score = (found.mean(0) - exact.flatten()) / (found.std(0) / 2000**0.5)
+    assert float(score.abs().max()) < 4
+
+
+def test_probes_on_the_sphere_have_its_radius_and_covariance_one(make_graph):
+    graph = make_graph(1, sizes=[4, 0, 1])
+    draws = torch.stack([draw_probe(graph, 2, "sphere", 3, k, None, torch.float64) for k in range(4000)])
+    lengths = ops.graph_dot(draws[0], draws[0], graph.ptr)
+    torch.testing.assert_close(lengths, torch.tensor([8.0, 0.0, 2.0], dtype=torch.float64))
+    flat = draws[:, :4].flatten(1)
+    assert float((flat.t() @ flat / 4000 - torch.eye(8)).abs().max()) < 4 * (1.4 / 4000) ** 0.5
+    assert float(draws.mean(0).abs().max()) < 4 / 4000**0.5
+    _, trace, error = ops.divergence(lambda t: 3 * t, draws[0], graph, distribution="sphere", probes=2)
+    torch.testing.assert_close(trace, torch.tensor([24.0, 0.0, 6.0], dtype=torch.float64))
+    assert float(error.max()) < 1e-12
+
+
+def linear_field(matrix, graph):
+    """Every graph's state times the same matrix."""
+    return lambda x: (x.view(graph.num_graphs, -1) @ matrix.t()).view(x.shape)
+
+
+def empty_graphs(nodes, count):
+    nothing = torch.empty(2, 0, dtype=torch.int64)
+    return GraphBatch.from_edge_index(nothing, nodes * count, ptr=nodes * torch.arange(count + 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [0, 1, 3, 5])
+def test_xtrace_is_exact_where_the_rank_is_small(rank, dtype):
+    nodes, size, count = 7, 21, 50
+    graph = empty_graphs(nodes, count)
+    matrix = (randn(size, rank, seed=1) @ randn(rank, size, seed=2)).to(dtype)
+    x = randn(nodes * count, FEATURES, seed=3).to(dtype)
+    _, trace, error = ops.divergence(linear_field(matrix, graph), x, graph, method="xtrace", probes=12)
+    room = 2000 * torch.finfo(dtype).eps * float(matrix.norm())
+    assert float((trace - matrix.trace()).abs().max()) <= room
+    assert float(error.max()) <= room
+
+
+def test_xtrace_is_exact_for_graphs_of_no_more_numbers_than_products(make_graph):
+    graph = make_graph(4, sizes=[1, 0, 2, 3, 4, 9])
+    x, f = randn(graph.num_nodes, FEATURES, seed=1), field(graph, weights(3))
+    expected = dense_traces(f, x, graph)
+    for probes in (2, 3, 6, 9, 12, 13):
+        _, trace, error = ops.divergence(f, x, graph, method="xtrace", probes=probes)
+        small = graph.ptr.diff() * FEATURES <= probes // 2 * 2
+        assert float((trace - expected)[small].abs().sum()) < 1e-12
+        assert not bool(error[small].any())
+        assert bool(((trace - expected)[~small].abs() > 1e-6).all())
+        assert bool(error[~small].isnan().all() if probes < 4 else (error[~small] > 0).all())
+
+
+def test_xtrace_learns_a_spectrum_that_decays():
+    """The reason it is there: where few directions matter, its error falls faster than one over the root of probes."""
+    nodes, size, count = 10, 30, 200
+    graph = empty_graphs(nodes, count)
+    basis = torch.linalg.qr(randn(size, size, seed=1))[0]
+    matrix = basis @ torch.diag(0.5 ** torch.arange(size)).double() @ basis.t()
+    x = randn(nodes * count, FEATURES, seed=3)
+    spread = {}
+    for method in ("xtrace", "hutchinson"):
+        _, trace, error = ops.divergence(linear_field(matrix, graph), x, graph, method=method, probes=16, seed=1)
+        miss = (trace - matrix.trace()).abs()
+        spread[method] = float(miss.square().mean().sqrt())
+        # Two standard errors cover about 95 % of normal errors.
+        assert 0.8 < float((miss < 2 * error).double().mean()) < 0.99
+    assert spread["xtrace"] < 0.1 * spread["hutchinson"]
+
+
+def test_a_gradient_of_xtrace_holds_its_subspace(make_graph, monkeypatch):
+    """Then it is the gradient of what the same vectors give: the fixed parts are taken from a first run."""
+    graph = make_graph(4, sizes=[4, 0, 5], edges_per_node=1.5)
+    x, parts = randn(9, FEATURES, seed=1), [part.requires_grad_() for part in weights(6)]
+    spans = []
+    find = trace_by_subspace._span
+    monkeypatch.setattr(trace_by_subspace, "_span", lambda *args: spans.append(find(*args)) or spans[-1])
+
+    def run(x, *parts):
+        return ops.divergence(field(graph, parts), x, graph, method="xtrace", probes=6, seed=3)[:2]
+
+    run(x, *parts)
+    monkeypatch.setattr(trace_by_subspace, "_span", lambda *_: spans[0])
+    assert gradcheck(run, (x.requires_grad_(), *parts))
+
+
+@pytest.mark.parametrize(("numbers", "probes"), [(0, 1), (4, 1), (45, 1), (45, 24), (45, 48), (342, 12), (342, 400)])
+def test_auto_is_the_method_it_chooses(numbers, probes):
+    chosen = choose_method(numbers, probes, 1, None)
+    assert chosen == ("exact" if numbers <= probes * EXACT_TANGENTS_PER_PRODUCT else chosen)
+    graph = empty_graphs(numbers, 1)
+    x = randn(numbers, 1, seed=1).float()
+    f = linear_field(randn(numbers, numbers, seed=2).float(), graph)
+    found, expected = (ops.divergence(f, x, graph, method=method, probes=probes) for method in ("auto", chosen))
+    assert all(torch.equal(a, b) or bool((a.isnan() & b.isnan()).all()) for a, b in zip(found, expected, strict=True))
+
+
+def test_auto_counts_less_for_a_field_that_says_how_far_it_looks():
+    assert [choose_method(45, probes, 5, 2) for probes in (4, 24, 25)] == ["hutchinson", "xtrace", "exact"]
+    assert choose_method(342, 45, 9, 2) == "exact" and choose_method(342, 45, 9, 3) == "xtrace"
 
 
 def test_rademacher_probes_are_exact_for_a_diagonal_jacobian(make_graph):
@@ -113,14 +243,15 @@ def alone(graph, g):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("method", ["exact", "hutchinson"])
+@pytest.mark.parametrize("method", METHODS)
 def test_batch_mates_do_not_change_a_bit(make_graph, method, dtype):
     graph = make_graph(21, sizes=[5, 0, 9, 1, 23, 4])
     x, parts = randn(graph.num_nodes, FEATURES, seed=1).to(dtype), weights(3, dtype)
     ids = torch.tensor([7, 1, 2**33, 4, 9, 0])
 
     def run(graph, x, ids):
-        return ops.divergence(field(graph, parts), x, graph, method=method, probes=3, seed=2, graph_ids=ids)
+        probe = dict(probes=7, distribution="sphere", seed=2, graph_ids=ids)
+        return ops.divergence(field(graph, parts), x, graph, method=method, **probe)
 
     value, trace, error = run(graph, x, ids)
     for g in range(graph.num_graphs):
@@ -162,19 +293,25 @@ def test_gradients_of_the_exact_trace_are_those_of_the_dense_one(make_graph):
         assert float((a - b).abs().max()) < 1e-10
 
 
-@pytest.mark.parametrize("method", ["exact", "hutchinson"])
+@pytest.mark.parametrize("method", [*METHODS, "auto"])
 @pytest.mark.parametrize("sizes", [[], [0], [0, 0]])
 def test_nothing_has_no_divergence(make_graph, method, sizes):
     graph = make_graph(1, sizes=sizes)
     value, trace, _ = ops.divergence(
-        field(graph, weights(1)), torch.zeros(0, FEATURES, dtype=torch.float64), graph, method=method
+        field(graph, weights(1)), torch.zeros(0, FEATURES, dtype=torch.float64), graph, method=method, probes=2
     )
     assert value.shape == (0, FEATURES)
     assert trace.tolist() == [0.0] * len(sizes)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"method": "magic"}, {"distribution": "uniform"}, {"probes": 0}], ids=lambda a: next(iter(a))
+    "arguments",
+    [
+        {"method": "magic"},
+        {"distribution": "uniform"},
+        {"probes": 0},
+        {"method": "xtrace", "probes": 1},
+    ],
 )
 def test_what_is_unknown_is_refused(make_graph, arguments):
     graph = make_graph(1, sizes=[3])

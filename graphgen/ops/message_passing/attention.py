@@ -8,8 +8,8 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
-from graphgen.ops._op import Op, eager, fold_batch, loop_batch, unfold_batch
-from graphgen.ops.message_passing._edges import EDGES, edges_of, plain_graph, turn
+from graphgen.ops._op import Op, eager
+from graphgen.ops.message_passing._edges import EDGES, edges_of, plain_graph, turn, vmap_as_heads
 from graphgen.ops.message_passing.neighbors import _edge_dot, _gather
 from graphgen.ops.message_passing.softmax import _edge_softmax, _edge_softmax_slope
 from graphgen.ops.reference import message_passing as reference
@@ -98,14 +98,6 @@ def _attention_jvp(args, tangents):
     return sum(parts[1:], parts[0])
 
 
-def _attention_vmap(args, in_dims, size):
-    if any(dim is not None for dim in in_dims[4:]):
-        return loop_batch(_attention, args, in_dims, size)
-    folded = (fold_batch(tensor, dim, size) for tensor, dim in zip(args[:4], in_dims[:4], strict=True))
-    *edges, heads, scale = args[4:]
-    return unfold_batch(_attention(*folded, *edges, heads * size, scale), size)
-
-
 _attention: Op = Op(
     "neighbor_attention",
     f"(Tensor q, Tensor k, Tensor v, Tensor? bias, {EDGES}, SymInt heads, float scale) -> Tensor",
@@ -113,7 +105,7 @@ _attention: Op = Op(
     lambda q, k, v, *rest: torch.empty_like(v, memory_format=torch.contiguous_format),
     _attention_vjp,
     _attention_jvp,
-    _attention_vmap,
+    vmap_as_heads(lambda: _attention, 4),
 )
 
 

@@ -13,7 +13,7 @@ from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
 from graphgen.ops._op import Op, eager, loop_batch
-from graphgen.ops.message_passing._edges import EDGES, check_nodes, edges_of, plain_graph
+from graphgen.ops.message_passing._edges import EDGES, bilinear_jvp, check_nodes, edges_of, plain_graph
 from graphgen.ops.reference import message_passing as reference
 
 
@@ -79,11 +79,6 @@ def _laplacian_kernel(weight: Tensor, x: Tensor, *edges) -> Tensor:
     return out
 
 
-def _sum_of(*parts: Tensor | None) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return sum(present[1:], present[0]) if present else None
-
-
 def _difference_dot_vjp(args, grad, needs):
     a, b, *edges = args
     return (
@@ -93,29 +88,12 @@ def _difference_dot_vjp(args, grad, needs):
     )
 
 
-def _difference_dot_jvp(args, tangents):
-    a, b, *edges = args
-    da, db, *_ = tangents
-    return _sum_of(
-        None if da is None else _difference_dot(da, b, *edges), None if db is None else _difference_dot(a, db, *edges)
-    )
-
-
 def _laplacian_vjp(args, grad, needs):
     weight, x, *edges = args
     return (
         _difference_dot(grad, x, *edges) if needs[0] else None,
         _laplacian(weight, grad, *edges) if needs[1] else None,
         *(None,) * 6,
-    )
-
-
-def _laplacian_jvp(args, tangents):
-    weight, x, *edges = args
-    dweight, dx, *_ = tangents
-    return _sum_of(
-        None if dweight is None else _laplacian(dweight, x, *edges),
-        None if dx is None else _laplacian(weight, dx, *edges),
     )
 
 
@@ -145,7 +123,7 @@ _difference_dot: Op = Op(
     _difference_dot_kernel,
     lambda a, b, *edges: _fake_edges(a, *edges),
     _difference_dot_vjp,
-    _difference_dot_jvp,
+    lambda args, tangents: bilinear_jvp(_difference_dot, args, tangents),
     lambda args, in_dims, size: loop_batch(_difference_dot, args, in_dims, size),
 )
 _laplacian: Op = Op(
@@ -154,7 +132,7 @@ _laplacian: Op = Op(
     _laplacian_kernel,
     lambda weight, x, *edges: torch.empty_like(x, memory_format=torch.contiguous_format),
     _laplacian_vjp,
-    _laplacian_jvp,
+    lambda args, tangents: bilinear_jvp(_laplacian, args, tangents),
     lambda args, in_dims, size: loop_batch(_laplacian, args, in_dims, size),
 )
 _distance: Op = Op(

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
-from graphgen.ops._op import Op, differentiates, eager, fold_batch, unfold_batch
+from graphgen.ops._op import Op, Standin, differentiates, eager, fold_batch, unfold_batch
 from graphgen.ops._products import Products
 from graphgen.ops.message_passing._edges import EDGES, check_nodes
 from graphgen.ops.reference import message_passing as reference
@@ -30,8 +30,8 @@ def _first(parts: Iterable[Tensor | None]) -> Tensor:
     return next(part for part in parts if part is not None)
 
 
-def _kernel(order: int):
-    count = 3 * (order + 1)
+def _kernel(order: int, mixed: bool):
+    count = 3 * (order + 1 + mixed)
 
     def kernel(*args) -> tuple[Tensor, ...]:
         parts, edges, (rows, features, types, activation, wanted) = (
@@ -41,8 +41,8 @@ def _kernel(order: int):
         )
         like = _first(parts)
         if not _native.runs(like):
-            terms, _ = _products.terms(order, args)
-            return reference.message_gradient(terms, edges, rows, types, activation, wanted)
+            terms, _ = _products.terms(order + mixed, args)
+            return reference.message_gradient(terms, edges, rows, types, activation, wanted, mixed)
         # Contiguous copies live in this tuple until the engine is done with their addresses.
         parts = tuple(part if part is None or part.is_contiguous() else part.contiguous() for part in parts)
         addresses = [0] * 24
@@ -70,6 +70,7 @@ def _kernel(order: int):
             features,
             types,
             order,
+            mixed,
             _native.ACTIVATIONS[activation],
             _native.DTYPES[like.dtype],
             _native.INDICES[edges[0].dtype],
@@ -79,13 +80,15 @@ def _kernel(order: int):
     return kernel
 
 
-def _vmap(order: int):
+def _vmap(order: int, mixed: bool):
+    count = 3 * (order + 1 + mixed)
+
     def vmap(args, in_dims, size):
-        count = 3 * (order + 1)
         folded = [fold_batch(part, dim, size) for part, dim in zip(args[:count], in_dims, strict=False)]
         edges, (rows, features, *rest) = args[count : count + 6], args[count + 6 :]
-        out = _products.ops[order](*folded, *edges, rows, size * features, *rest)
-        return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
+        op = _products.mixed if mixed else _products.ops[order]
+        out = op(*folded, *edges, rows, size * features, *rest)
+        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
 
@@ -99,20 +102,20 @@ def _fake(order: int):
     return fake
 
 
-def _schema(order: int) -> str:
-    parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1))
+def _schema(order: int, mixed: bool) -> str:
+    parts = ", ".join(f"Tensor? target{m}, Tensor? source{m}, Tensor? bias{m}" for m in range(order + 1 + mixed))
     edges = EDGES.replace("edge", "type")
     results = "(" + ", ".join(["Tensor"] * 3 * (order + 1)) + ")"
     return f"({parts}, {edges}, SymInt rows, SymInt features, SymInt types, str activation, int[] wanted) -> {results}"
 
 
-def _make(order: int, rules: dict[str, Any]) -> Op:
+def _make(order: int, mixed: bool, rules: dict[str, Any]) -> Op:
     return Op(
-        f"message_sum_{order}",
-        _schema(order),
-        _kernel(order),
+        "message_sum_mixed" if mixed else f"message_sum_{order}",
+        _schema(order, mixed),
+        _kernel(order, mixed),
         _fake(order),
-        vmap=_vmap(order),
+        vmap=_vmap(order, mixed),
         chooses=True,
         **rules,
     )
@@ -143,6 +146,8 @@ def message_sum(
         IndexError: an edge type has no row in edge_bias.
         ValueError: shapes, dtypes or devices that do not fit.
     """
+    if isinstance(target, Standin):
+        return target.message_sum(source, edge_bias, graph, activation)
     check_nodes("message_sum", "target", target, graph)
     check_nodes("message_sum", "source", source, graph)
     if activation not in _native.ACTIVATIONS:
@@ -165,6 +170,29 @@ def message_sum(
     return _products.ops[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
 
 
+def message_tangent(
+    parts: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor], graph: GraphBatch, activation: str
+) -> Tensor:
+    """[N, F] the derivative of message_sum of (target, source, edge_bias) along changes of target and source."""
+    return _order_1(parts, along, graph, activation, (TARGET,))[0]
+
+
+def message_pushed(
+    parts: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor], graph: GraphBatch, activation: str
+) -> tuple[Tensor, Tensor]:
+    """message_sum and that derivative, in one sweep."""
+    tangent, value = _order_1(parts, along, graph, activation, (TARGET, 3 + TARGET))
+    return value, tangent
+
+
+def _order_1(parts, along, graph: GraphBatch, activation: str, wanted: tuple[int, ...]) -> tuple[Tensor, ...]:
+    edges, turned = _typed_edges(graph), (None, None, None)
+    if differentiates(*parts, *along):
+        turned = _typed_edges(graph.transpose)  # type: ignore[assignment]
+    shape = (*parts[0].shape, parts[2].shape[0])
+    return _products.ops[1](*parts, *along, None, *edges, *turned, *shape, activation, wanted)
+
+
 def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> Tensor:
     """The op of order 0 without its generality, which on one molecule would cost more than the sums."""
     target, source, edge_bias = target.contiguous(), source.contiguous(), edge_bias.contiguous()
@@ -178,6 +206,7 @@ def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch,
         0,
         *target.shape,
         edge_bias.shape[0],
+        0,
         0,
         _native.ACTIVATIONS[activation],
         _native.DTYPES[target.dtype],

@@ -17,7 +17,7 @@ from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
 from graphgen.ops._op import Op, eager, fold_batch, loop_batch, unfold_batch
-from graphgen.ops.message_passing._edges import EDGES, edges_of, turn
+from graphgen.ops.message_passing._edges import EDGES, bilinear_jvp, edges_of, turn, vmap_as_heads
 
 _EXTREMES = ("max", "min")
 _REDUCES = {"sum": 0, "mean": 1, "max": 2, "min": 3}
@@ -99,22 +99,6 @@ def _gather_vjp(args, grad, needs):
     )
 
 
-def _sum_of(parts: list) -> Tensor | None:
-    parts = [part for part in parts if part is not None]
-    return None if not parts else parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-
-def _gather_jvp(args, tangents):
-    x, weight, *rest = args
-    dx, dweight, *_ = tangents
-    return _sum_of(
-        [
-            None if dx is None else _gather(dx, weight, *rest),
-            None if dweight is None else _gather(x, dweight, *rest),
-        ]
-    )
-
-
 def _is_batched(in_dims: tuple) -> bool:
     return any(dim is not None for dim in in_dims)
 
@@ -140,7 +124,7 @@ _gather: Op = Op(
     _gather_kernel,
     lambda x, weight, arg, rowptr, *rest: x.new_empty((rowptr.shape[0] - 1, x.shape[1])),
     _gather_vjp,
-    _gather_jvp,
+    lambda args, tangents: bilinear_jvp(_gather, args, tangents),
     _gather_vmap,
 )
 
@@ -194,33 +178,14 @@ def _edge_dot_vjp(args, grad, needs):
     )
 
 
-def _edge_dot_jvp(args, tangents):
-    target, source, *rest = args
-    dtarget, dsource, *_ = tangents
-    return _sum_of(
-        [
-            None if dtarget is None else _edge_dot(dtarget, source, *rest),
-            None if dsource is None else _edge_dot(target, dsource, *rest),
-        ]
-    )
-
-
-def _edge_dot_vmap(args, in_dims, size):
-    if _is_batched(in_dims[3:]):
-        return loop_batch(_edge_dot, args, in_dims, size)
-    folded = (fold_batch(tensor, dim, size) for tensor, dim in zip(args[:3], in_dims[:3], strict=True))
-    *edges, heads, arg_of_neighbor = args[3:]
-    return unfold_batch(_edge_dot(*folded, *edges, heads * size, arg_of_neighbor), size)
-
-
 _edge_dot: Op = Op(
     "edge_dot",
     f"(Tensor target, Tensor source, Tensor? arg, {EDGES}, SymInt heads, bool arg_of_neighbor) -> Tensor",
     _edge_dot_kernel,
     lambda target, source, arg, *rest: target.new_empty((rest[1].shape[0], rest[6])),
     _edge_dot_vjp,
-    _edge_dot_jvp,
-    _edge_dot_vmap,
+    lambda args, tangents: bilinear_jvp(_edge_dot, args, tangents),
+    vmap_as_heads(lambda: _edge_dot, 3),
 )
 
 
@@ -259,12 +224,12 @@ def _extreme_vjp(args, grads, needs):
 
 def _extreme_jvp(args, tangents):
     x, weight, *edges, _reduce, _values, arg = args
-    return _gather_jvp((x, weight, arg, *edges, False, "sum"), tangents), None
+    return bilinear_jvp(_gather, (x, weight, arg, *edges, False, "sum"), tangents), None
 
 
 def _extreme_vmap(args, in_dims, size):
     if _is_batched(in_dims[2:]):
-        raise NotImplementedError("vmap of neighbor_max and neighbor_min over graphs: make one batch of them")
+        return loop_batch(_extreme, args, in_dims, size)
     x, weight = fold_batch(args[0], in_dims[0], size), _fold_weight(args[1], in_dims[1], size)
     values, arg = _extreme(x, weight, *args[2:])
     return (unfold_batch(values, size)[0], unfold_batch(arg, size)[0]), (1, 1)

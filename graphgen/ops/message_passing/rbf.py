@@ -14,8 +14,8 @@ from graphgen import _C
 from graphgen.graph import GraphBatch
 from graphgen.ops import _native
 from graphgen.ops._op import Op, eager, loop_batch
-from graphgen.ops.message_passing._edges import check_nodes, edges_of
-from graphgen.ops.message_passing.differences import _distance, _sum_of
+from graphgen.ops.message_passing._edges import check_nodes, edges_of, sum_of
+from graphgen.ops.message_passing.differences import _distance
 from graphgen.ops.reference import message_passing as reference
 
 
@@ -136,7 +136,7 @@ def _rows_jvp(args, tangents):
     distance, centers, gamma, rowptr, power = rest
     dweight, ddistance, dcenters, dgamma, *_ = tangents
     along = ddistance if weight is None or ddistance is None else weight * ddistance
-    return _sum_of(
+    return sum_of(
         None if dweight is None else _rbf_rows(dweight, *rest),
         None if along is None else _row_slope(along, *rest),
         None if dcenters is None else -dcenters * _row_slope(weight, *rest),
@@ -148,7 +148,7 @@ def _edges_jvp(args, tangents):
     rows, *rest = args
     distance, centers, gamma, rowptr, power = rest
     drows, ddistance, dcenters, dgamma, *_ = tangents
-    return _sum_of(
+    return sum_of(
         None if drows is None else _rbf_edges(drows, *rest),
         None if ddistance is None else ddistance * _edge_slope(rows, *rest),
         None if dcenters is None else -_edge_slope(rows * dcenters, *rest),

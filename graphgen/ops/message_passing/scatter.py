@@ -13,6 +13,7 @@ from graphgen.ops._op import Op, eager, loop_batch
 from graphgen.ops.message_passing.segments import (
     _check_reduce,
     _extreme_kernel,
+    _extreme_vjp,
     _pick,
     _place,
     _segment_others,
@@ -166,11 +167,6 @@ def _scatter_rows_jvp(args, tangents):
     return _scatter_rows(tangents[0], index, size, reduce)
 
 
-def _scatter_extreme_vjp(args, grads, needs):
-    src, _, _, _, arg = args
-    return None if grads[0] is None else _place(grads[0], arg, src.shape[0]), None, None
-
-
 def _vmap(op_of):
     """vmap that widens the columns by the batch; a batched index is looped over."""
 
@@ -227,7 +223,7 @@ _extremes: dict[str, Op] = {
             src.new_empty((size, src.shape[1])),
             src.new_empty((size, src.shape[1]), dtype=torch.int64),
         ),
-        _scatter_extreme_vjp,
+        _extreme_vjp,
         lambda args, tangents: (_pick(tangents[0], args[4]), None),
         _vmap(lambda reduce=reduce: _extremes[reduce]),
         keeps_result=True,

@@ -24,6 +24,10 @@ def _plain_order(src: Tensor, order: Tensor | None) -> Tensor:
     return src if order is None else src[order.long()]
 
 
+def _to_order(slots: Tensor, order: Tensor | None) -> Tensor:
+    return slots if order is None else torch.empty_like(slots).index_copy(0, order.long(), slots)
+
+
 def _checked(src: Tensor, ptr: Tensor, order: Tensor | None, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
     if order is not None:
         if order.shape != (rows,) or order.dtype != ptr.dtype:
@@ -75,13 +79,17 @@ def _extreme_kernel(reduce: str):
 
 def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, order: Tensor | None = None) -> Tensor:
     if not _native.runs_rows(src):
-        out = reference.segment_broadcast(src, ptr, rows, reduce)
-        return out if order is None else torch.empty_like(out).index_copy(0, order.long(), out)
+        return _to_order(reference.segment_broadcast(src, ptr, rows, reduce), order)
+    return _spread(_C.segment_broadcast, src, ptr, order, rows, _native.REDUCES[reduce])
+
+
+def _spread(entry, src: Tensor, ptr: Tensor, order: Tensor | None, rows: int, *reduce: int) -> Tensor:
+    """A kernel that writes the rows of the segments; on CUDA not those of none."""
     src, ptr, order = _checked(src, ptr, order, rows)
     shape = (rows, src.shape[1])
     out = src.new_zeros(shape) if src.is_cuda else src.new_empty(shape)
     _native.call(
-        _C.segment_broadcast,
+        entry,
         src,
         src.data_ptr(),
         ptr.data_ptr(),
@@ -91,7 +99,7 @@ def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, 
         src.shape[1],
         _native.ROWS[src.dtype],
         _native.INDICES[ptr.dtype],
-        _native.REDUCES[reduce],
+        *reduce,
         rows,
     )
     return out
@@ -99,26 +107,10 @@ def _segment_broadcast_kernel(src: Tensor, ptr: Tensor, rows: int, reduce: str, 
 
 def _segment_others_kernel(src: Tensor, ptr: Tensor, order: Tensor | None = None) -> Tensor:
     if not _native.runs_rows(src):
-        out = reference.segment_others(_plain_order(src, order), ptr)
-        return out if order is None else torch.empty_like(out).index_copy(0, order.long(), out)
+        return _to_order(reference.segment_others(_plain_order(src, order), ptr), order)
     if src.dtype == torch.bfloat16:
         return _segment_others_kernel(src.float(), ptr, order).bfloat16()
-    src, ptr, order = _checked(src, ptr, order, src.shape[0])
-    out = torch.zeros_like(src) if src.is_cuda else torch.empty_like(src)
-    _native.call(
-        _C.segment_others,
-        src,
-        src.data_ptr(),
-        ptr.data_ptr(),
-        0 if order is None else order.data_ptr(),
-        out.data_ptr(),
-        ptr.shape[0] - 1,
-        src.shape[1],
-        _native.ROWS[src.dtype],
-        _native.INDICES[ptr.dtype],
-        src.shape[0],
-    )
-    return out
+    return _spread(_C.segment_others, src, ptr, order, src.shape[0])
 
 
 def _check_arg(name: str, src: Tensor, arg: Tensor) -> None:
@@ -191,11 +183,10 @@ def _vmap(op_of, others: tuple[int, ...]):
         op = op_of()
         if any(in_dims[at] is not None for at in others):
             return loop_batch(op, args, in_dims, size)
-        features = args[0].shape[-1 if in_dims[0] % args[0].dim() < args[0].dim() - 1 else -2]
         out = op(fold_batch(args[0], in_dims[0], size), *args[1:])
         if not op.has_many:
-            return unfold_batch(out, size, features)
-        return tuple(unfold_batch(part, size, features)[0] for part in out), (1,) * len(out)
+            return unfold_batch(out, size)
+        return tuple(unfold_batch(part, size)[0] for part in out), (1,) * len(out)
 
     return vmap
 
@@ -204,11 +195,8 @@ def _argument_vmap(op_of):
     """The same where the second tensor has the features too."""
 
     def vmap(args, in_dims, size):
-        batched = 0 if in_dims[0] is not None else 1
-        like, dim = args[batched], in_dims[batched]
-        features = like.shape[-1 if dim % like.dim() < like.dim() - 1 else -2]
         src, arg = (fold_batch(args[at], in_dims[at], size) for at in (0, 1))
-        return unfold_batch(op_of()(src, arg, *args[2:]), size, features)
+        return unfold_batch(op_of()(src, arg, *args[2:]), size)
 
     return vmap
 

@@ -18,16 +18,20 @@ def _edge_softmax_kernel(logits: Tensor, rowptr: Tensor) -> Tensor:
     if not _native.runs(logits):
         return reference.edge_softmax(logits, plain_graph((rowptr, rowptr.new_empty(logits.shape[0]), None), 0)[0])
     logits = logits.contiguous()
-    out = torch.empty_like(logits)
+    return _run(_C.edge_softmax, logits, (logits.data_ptr(),), rowptr)
+
+
+def _run(entry, like: Tensor, pointers: tuple[int, ...], rowptr: Tensor) -> Tensor:
+    out = torch.empty_like(like)
     _native.call(
-        _C.edge_softmax,
-        logits,
-        logits.data_ptr(),
+        entry,
+        like,
+        *pointers,
         rowptr.data_ptr(),
         out.data_ptr(),
         rowptr.shape[0] - 1,
-        1 if logits.dim() == 1 else logits.shape[1],
-        _native.DTYPES[logits.dtype],
+        1 if like.dim() == 1 else like.shape[1],
+        _native.DTYPES[like.dtype],
         _native.INDICES[rowptr.dtype],
     )
     return out
@@ -42,20 +46,7 @@ def _edge_softmax_slope_kernel(probability: Tensor, direction: Tensor, rowptr: T
     if not _native.runs(probability):
         return probability * (direction - _row_sum(probability * direction, rowptr))
     probability, direction = probability.contiguous(), direction.contiguous()
-    out = torch.empty_like(probability)
-    _native.call(
-        _C.edge_softmax_slope,
-        probability,
-        probability.data_ptr(),
-        direction.data_ptr(),
-        rowptr.data_ptr(),
-        out.data_ptr(),
-        rowptr.shape[0] - 1,
-        1 if probability.dim() == 1 else probability.shape[1],
-        _native.DTYPES[probability.dtype],
-        _native.INDICES[rowptr.dtype],
-    )
-    return out
+    return _run(_C.edge_softmax_slope, probability, (probability.data_ptr(), direction.data_ptr()), rowptr)
 
 
 def _slope_vjp(args, grad, needs):

@@ -33,6 +33,7 @@ from graphgen.ops.reference.stepping import (
     rk_combine,
     rk_combine_with_error,
 )
+from graphgen.ops.reference.trace import graph_dot, graph_scale
 
 __all__ = [
     "activation",
@@ -44,6 +45,8 @@ __all__ = [
     "edge_softmax",
     "euler_maruyama_step",
     "gather",
+    "graph_dot",
+    "graph_scale",
     "heun_step",
     "langevin_step",
     "linear",

@@ -38,9 +38,11 @@ def activation_derivative(x: Tensor, kind: str, order: int) -> Tensor:
     return torch.func.jvp(lambda at: activation_derivative(at, kind, order - 1), (x,), (torch.ones_like(x),))[1]
 
 
-def activation_gradient(terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int]) -> tuple[Tensor, ...]:
+def activation_gradient(
+    terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int], mixed: bool = False
+) -> tuple[Tensor, ...]:
     """The products by which an activation is differentiated, see graphgen/ops/_products.py."""
-    x, *factors = terms
+    x, *factors = terms[:3] if mixed else terms
     assert x is not None
     out = []
     for m in wanted:
@@ -48,5 +50,7 @@ def activation_gradient(terms: Sequence[Tensor | None], kind: str, wanted: Seque
         for n, factor in enumerate(factors, start=1):
             if n != m and factor is not None:
                 product = product * factor
+        if mixed and m == 0 and terms[3] is not None:
+            product = product + activation_derivative(x, kind, 1) * terms[3]
         out.append(product)
     return tuple(out)

@@ -301,6 +301,7 @@ def message_gradient(
     types: int,
     activation: str,
     wanted: Sequence[int],
+    mixed: bool = False,
 ) -> tuple[Tensor, ...]:
     """The derivatives by which message_sum is differentiated, see graphgen/ops/message_passing/messages.py."""
     rowptr, source, kind = edges[:3]
@@ -313,10 +314,13 @@ def message_gradient(
     ]
     out = []
     for m, part in (divmod(code, 3) for code in wanted):
-        slot = activation_derivative(z[0], activation, len(terms) - 1 - (m > 0))
-        for n, factor in enumerate(z):
-            if n not in (0, m):
-                slot = slot * factor
+        order = len(terms) - 1 - mixed
+        slot = activation_derivative(z[0], activation, order - (m > 0))
+        for n in range(1, order + 1):
+            if n != m:
+                slot = slot * z[n]
+        if mixed and m == 0:
+            slot = slot + activation_derivative(z[0], activation, 1) * z[3]
         shape = (types if part == 2 else rows, slot.shape[1])
         out.append(slot.new_zeros(shape).index_add(0, ends[part], slot))
     return tuple(out)

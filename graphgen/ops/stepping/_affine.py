@@ -284,7 +284,7 @@ def _run_dot(a: Tensor, b: Tensor | None, keep: Tensor | None, *rest: Any) -> Te
     out = torch.empty(graphs, dtype=accumulated(a.dtype), device=a.device)
     partial = partial_sums(a, noise)
     _native.call(
-        _C.graph_dot,
+        _C.noise_dot,
         a,
         *noise.addresses(),
         # The noise's own square has no factors; `a` is there for its shape.
@@ -333,7 +333,7 @@ def _dot_jvp(args, tangents):
 
 
 _dot: Op = Op(
-    "graph_dot",
+    "noise_dot",
     "(Tensor a, Tensor? b, Tensor? keep, Tensor ptr, Tensor? graph_ids, Tensor? step_at, int seed, int stream, "
     "int step, bool symmetric, int power) -> Tensor",
     _run_dot,

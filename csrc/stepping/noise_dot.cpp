@@ -3,7 +3,7 @@
 namespace gg::GG_ISA {
 
 template <class S>
-static void sum_graphs(const gg_graph_dot_params& p, const Batch& batch, int64_t begin, int64_t end) {
+static void sum_graphs(const gg_noise_dot_params& p, const Batch& batch, int64_t begin, int64_t end) {
   using Real = typename Dot<S>::Real;
   const Dot<S> dot(p);
   Real* out = static_cast<Real*>(p.out);
@@ -49,7 +49,7 @@ static void sum_graphs(const gg_graph_dot_params& p, const Batch& batch, int64_t
   }
 }
 
-void graph_dot(const gg_graph_dot_params& p, int threads) {
+void noise_dot(const gg_noise_dot_params& p, int threads) {
   const Batch batch(p.noise, p.features);
   with_dtype(p.dtype, [&](auto dtype) {
     auto body = [&](int64_t begin, int64_t end) { sum_graphs<typename decltype(dtype)::type>(p, batch, begin, end); };

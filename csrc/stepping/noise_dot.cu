@@ -71,15 +71,15 @@ struct NoiseDot {
 
 }  // namespace
 
-gg_status graph_dot(const gg_graph_dot_params& p, void* stream) {
+gg_status noise_dot(const gg_noise_dot_params& p, void* stream) {
   const Chunks chunks{{p.noise, p.graphs, p.rows, p.features}};
   return with_dtype(p.dtype, [&](auto dtype) {
     using S = typename decltype(dtype)::type;
     const Dot<S> dot(p);
     auto* out = static_cast<typename Dot<S>::Real*>(p.out);
     if (p.power == 0)
-      return launch_sums("graph_dot", chunks, stream, PlainDot<S>{chunks, dot, p.partial}, out, p.partial, Total{});
-    return launch_sums("graph_dot", chunks, stream, NoiseDot<S>{chunks, dot, p.partial}, out, p.partial, Total{});
+      return launch_sums("noise_dot", chunks, stream, PlainDot<S>{chunks, dot, p.partial}, out, p.partial, Total{});
+    return launch_sums("noise_dot", chunks, stream, NoiseDot<S>{chunks, dot, p.partial}, out, p.partial, Total{});
   });
 }
 

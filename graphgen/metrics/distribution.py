@@ -1,0 +1,214 @@
+"""Generated molecules as a distribution: how varied, how far from real ones, and how far real ones are."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphgen.metrics import nspdk, patterns, tanimoto
+from graphgen.metrics.describe import BONDS, PROPERTIES, Description
+from graphgen.metrics.distances import BINS, binned, kl, shared_counts, total_variation, wasserstein
+from graphgen.metrics.measure import Measure
+
+_HISTOGRAM_BINS = 20
+_LARGEST_ELEMENT = 119
+
+_FINGERPRINT = "Tanimoto similarity of Morgan fingerprints (radius 2, 1,024 bits)"
+DEFINITIONS: Mapping[str, str] = {
+    "IntDiv1": f"MOSES: 1 - mean {_FINGERPRINT} over all pairs, a molecule with itself included; 1 is most varied",
+    "IntDiv2": "MOSES: as IntDiv1, with the root of the mean squared similarity of each molecule to all",
+    "SNN": f"MOSES: mean {_FINGERPRINT} to the nearest reference molecule; grows with the reference",
+    "Frag": "MOSES: cosine of the counts of BRICS fragments; 1 is best",
+    "Scaf": "MOSES: cosine of the counts of Murcko scaffolds of two rings or more; 1 is best",
+    "Filters": "MOSES: share without rings beyond 7 atoms, charges, elements other than C N S O F Cl Br H, and MCF and "
+    "PAINS patterns",
+    "NSPDK-MMD": "squared MMD under the neighbourhood subgraph pairwise distance kernel, radius and distance 0 to 4, "
+    "labels element and bond order (aromatic 1) as GDSS has them, no hashing of features, all pairs; 0 is best, and n "
+    "real molecules reach about 1/n",
+    "W1": "Wasserstein-1 distance to the reference in the property's own unit (atoms, rings, g/mol); for elements and "
+    "bonds, whose kinds are all 1 apart, total variation; 0 is best",
+    "KL": "divergence from the reference to the sample in nats, one count added to each kind; logP, QED, SA and weight "
+    f"in {BINS} bins of equal share in the reference; 0 is best",
+}
+NEAREST = f"{_FINGERPRINT} to the nearest of a sample of the training split; 1 is a fingerprint that is in it"
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Shares of molecules in equal bins from 0 to 1.
+
+    Attributes:
+        name, definition: of the quantity.
+        shares: for each series its [20] shares.
+        n: for each series how many molecules it has.
+        n_reference: how many molecules the nearest one was looked for in.
+    """
+
+    name: str
+    definition: str
+    shares: Mapping[str, Sequence[float]]
+    n: Mapping[str, int]
+    n_reference: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields in types that JSON has."""
+        return {**vars(self), "shares": {name: list(values) for name, values in self.shares.items()}}
+
+    def series(self) -> dict[str, list[tuple[float, float]]]:
+        """For each series (middle of a bin, per cent) pairs."""
+        width = 1 / _HISTOGRAM_BINS
+        return {
+            name: [((i + 0.5) * width, 100 * share) for i, share in enumerate(values)]
+            for name, values in self.shares.items()
+        }
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What training molecules reach in the place of generated ones; depends on the data alone.
+
+    Attributes:
+        values: of each measure.
+        nearest: [20] shares of the held-out molecules by similarity to the nearest training molecule.
+    """
+
+    values: Mapping[str, float | None]
+    nearest: Sequence[float]
+
+
+def floor_of(train: Description, reference: Description) -> Floor:
+    """The floor that a sample of the training split sets.
+
+    Raises:
+        ValueError: a side is empty.
+    """
+    values = {measure.name: measure.value for measure in compare(train, reference)[0]}
+    return Floor(values, _shares(tanimoto.nearest(reference.fingerprints, train.fingerprints)))
+
+
+def compare(
+    generated: Description, reference: Description, train: Description | None = None, floor: Floor | None = None
+) -> tuple[list[Measure], list[Histogram]]:
+    """Every distribution metric of ``generated`` against ``reference``.
+
+    Args:
+        generated: valid molecules, duplicates included.
+        reference: held-out molecules.
+        train: a sample of the training split, of the size of ``generated`` where it can be. Both sides are
+            looked up in it.
+        floor: of ``train``, where it is known already.
+
+    Raises:
+        ValueError: the reference is empty.
+    """
+    if not len(reference):
+        raise ValueError("there are no reference molecules")
+    if not len(generated):
+        return [_nothing(name, len(reference)) for name in DEFINITIONS], []
+    found = list(_measures(generated, reference))
+    if train is None or not len(train):
+        return found, []
+    floor = floor or floor_of(train, reference)
+    histogram = Histogram(
+        "nearest training molecule",
+        NEAREST,
+        {
+            "generated": _shares(tanimoto.nearest(generated.fingerprints, train.fingerprints)),
+            "held out": floor.nearest,
+        },
+        {"generated": len(generated), "held out": len(reference)},
+        len(train),
+    )
+    return [replace(m, floor=floor.values.get(m.name)) for m in found], [histogram]
+
+
+def _measures(sample: Description, reference: Description) -> Iterator[Measure]:
+    yield from internal_diversity(sample)
+    yield snn(sample, reference)
+    yield frag(sample, reference)
+    yield scaf(sample, reference)
+    yield filters(sample)
+    yield Measure("NSPDK-MMD", nspdk.mmd(sample, reference), len(sample), DEFINITIONS["NSPDK-MMD"], len(reference))
+    for what, (p, q, distance) in _differences(sample, reference).items():
+        usable = math.isfinite(distance)
+        lacking = "this build of RDKit lacks Contrib/SA_Score" if what == "SA" else "a side has none"
+        why = None if usable else lacking
+        for name, value in ((f"W1 {what}", distance), (f"KL {what}", kl(p, q))):
+            definition = DEFINITIONS[name.split()[0]]
+            yield Measure(name, value if usable else None, len(sample), definition, len(reference), missing=why)
+
+
+def internal_diversity(sample: Description) -> list[Measure]:
+    """IntDiv1 and IntDiv2."""
+    means = tanimoto.power_means(sample.fingerprints, (1, 2))
+    values = (1 - means[0].mean(), 1 - np.sqrt(means[1]).mean())
+    return [
+        Measure(name, float(value), len(sample), DEFINITIONS[name])
+        for name, value in zip(("IntDiv1", "IntDiv2"), values, strict=True)
+    ]
+
+
+def snn(sample: Description, reference: Description) -> Measure:
+    """Mean similarity to the nearest reference molecule."""
+    nearest = tanimoto.nearest(sample.fingerprints, reference.fingerprints)
+    return Measure("SNN", float(nearest.mean()), len(sample), DEFINITIONS["SNN"], len(reference))
+
+
+def frag(sample: Description, reference: Description) -> Measure:
+    """Cosine of BRICS fragments."""
+    return _cosine("Frag", sample, sample.fragments, reference, reference.fragments)
+
+
+def scaf(sample: Description, reference: Description) -> Measure:
+    """Cosine of Murcko scaffolds; there is none where a side has no molecule of two rings."""
+    return _cosine("Scaf", sample, sample.scaffolds, reference, reference.scaffolds)
+
+
+def filters(sample: Description) -> Measure:
+    """Share that passes the MOSES filters, if ``sample`` was described with them."""
+    if sample.passes is None:
+        why = patterns.missing() or "not asked for"
+        return Measure("Filters", None, len(sample), DEFINITIONS["Filters"], missing=why)
+    return Measure("Filters", float(sample.passes.mean()), len(sample), DEFINITIONS["Filters"])
+
+
+def _cosine(
+    name: str, sample: Description, ours: Counter[str], reference: Description, theirs: Counter[str]
+) -> Measure:
+    length = math.sqrt(sum(v * v for v in ours.values())) * math.sqrt(sum(v * v for v in theirs.values()))
+    dot = sum(count * theirs[key] for key, count in ours.items())
+    why = None if length else "a side has none"
+    value = dot / length if length else None
+    return Measure(name, value, len(sample), DEFINITIONS[name], len(reference), missing=why)
+
+
+def _differences(sample: Description, reference: Description) -> dict[str, tuple[NDArray, NDArray, float]]:
+    """For each property: reference counts, sample counts, Wasserstein distance."""
+    found: dict[str, tuple[NDArray, NDArray, float]] = {}
+    for name, of in (("size", lambda x: np.diff(x.node_ptr)), ("rings", lambda x: x.rings)):
+        found[name] = (*shared_counts(of(reference), of(sample)), wasserstein(of(reference), of(sample)))
+    elements = [np.bincount(x.elements, minlength=_LARGEST_ELEMENT) for x in (reference, sample)]
+    present = (elements[0] + elements[1]) > 0
+    found["elements"] = (elements[0][present], elements[1][present], total_variation(*elements))
+    bonds = [np.bincount(x.bonds[:, 2], minlength=len(BONDS)) for x in (reference, sample)]
+    both = all(counts.sum() for counts in bonds)
+    found["bonds"] = (bonds[0], bonds[1], total_variation(*bonds) if both else math.nan)
+    for i, name in enumerate(PROPERTIES):
+        real, ours = reference.properties[:, i], sample.properties[:, i]
+        found[name] = (*binned(real, ours), wasserstein(real, ours))
+    return found
+
+
+def _shares(values: NDArray[np.float64]) -> list[float]:
+    counts, _ = np.histogram(values, bins=_HISTOGRAM_BINS, range=(0, 1))
+    return (counts / len(values)).tolist()
+
+
+def _nothing(name: str, n_reference: int) -> Measure:
+    return Measure(name, None, 0, DEFINITIONS[name], n_reference, missing="no valid molecules")

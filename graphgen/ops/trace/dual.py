@@ -1,0 +1,63 @@
+"""A state with one tangent, carried through a field made of graphgen's ops without torch's bookkeeping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from graphgen.graph import GraphBatch
+from graphgen.ops._op import Standin
+from graphgen.ops.dense import activation_pushed, linear, softmax
+from graphgen.ops.message_passing.messages import message_pushed
+
+
+def push_dual(f: Callable[..., Any], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x) and its derivative along v, for an f made of graphgen's ops; see :class:`Dual`.
+
+    Raises:
+        TypeError: f uses something else.
+    """
+    end = f(Dual(x, v))
+    if not isinstance(end, Dual):
+        raise TypeError("divergence: with reach, the field must carry its state through graphgen's ops to its result")
+    return end.value, end.tangent
+
+
+@dataclass(frozen=True, eq=False)
+class Dual(Standin):
+    """In place of a tensor [N, F]: it goes through ``linear``, ``activation``, ``softmax`` and ``message_sum``, and
+    through sums and products with numbers and with tensors that do not depend on the state."""
+
+    value: Tensor
+    tangent: Tensor
+
+    def linear(self, weight: Tensor, bias: Tensor | None) -> Dual:
+        return Dual(linear(self.value, weight, bias), linear(self.tangent, weight))
+
+    def activation(self, kind: str) -> Dual:
+        return Dual(*activation_pushed(self.value, self.tangent, kind))
+
+    def softmax(self) -> Dual:
+        value = softmax(self.value)
+        weighted = value * self.tangent
+        return Dual(value, weighted - value * linear(weighted, weighted.new_ones((weighted.shape[1], 1))))
+
+    def message_sum(self, source: Dual, edge_bias: Tensor, graph: GraphBatch, kind: str) -> Dual:
+        if not isinstance(source, Dual):
+            raise TypeError("message_sum: target and source must both depend on the state")
+        return Dual(*message_pushed((self.value, source.value, edge_bias), (self.tangent, source.tangent), graph, kind))
+
+    def __add__(self, other: Dual | Tensor | float) -> Dual:
+        if isinstance(other, Dual):
+            return Dual(self.value + other.value, self.tangent + other.tangent)
+        return Dual(self.value + other, self.tangent)
+
+    __radd__ = __add__
+
+    def __mul__(self, other: Tensor | float) -> Dual:
+        return Dual(self.value * other, self.tangent * other)
+
+    __rmul__ = __mul__
