@@ -106,7 +106,7 @@ else
   device=cpu rounds=2 # only to see that they run
 fi
 
-for name in roofline bench_message_passing bench_dense bench_noise bench_trace; do
+for name in roofline bench_message_passing bench_dense bench_noise bench_trace bench_stepping; do
   if step "$name ($device)" 90 "$python" "bench/$name.py" --device $device --rounds $rounds --json "$results/$name.$device.json"; then
     echo
     awk -v mark="==== $name ($device)" '$0 == mark {found = 1; next} found' "$log"
