@@ -20,7 +20,6 @@ from typing import Any, BinaryIO, NamedTuple
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
 
-
 READER_VERSION = 2
 """Of the rules below; raise it whenever the same file could give other records or rejects."""
 
@@ -298,16 +297,17 @@ def _column(path: Path, header: list[str], column: str | None) -> int:
     lower = [name.lower() for name in header]
     if column is not None:
         found = [i for i, name in enumerate(header) if name == column]
-        problem = f"more than one column is called {column!r}" if found else f"no column {column!r}"
-        remedy = "rename the others" if found else "name one that is there"
+        problem = (
+            f"more than one column is called {column!r}; rename all but one," if found else f"no column {column!r};"
+        )
     else:
         likely = [i for i, name in enumerate(lower) if "smiles" in name]
         found = [i for i in likely if lower[i] == "smiles"] or likely
         problem = "more than one column looks like SMILES" if found else "no column is called smiles"
-        remedy = "name the one to use"
+        problem += "; name the one to use,"
     if len(found) == 1:
         return found[0]
-    raise GraphgenError(f"{path}: {problem}; {remedy}, the columns are {listed(header)}")
+    raise GraphgenError(f"{path}: {problem} the columns are {listed(header)}")
 
 
 def listed(header: Sequence[str]) -> str:

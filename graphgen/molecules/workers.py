@@ -49,9 +49,7 @@ def encode_records(records: Iterable[Record], total: int, timeout: float = 60.0)
         yield from map(_outcome, found)
 
 
-def answers(
-    task: str, items: Iterable[Sequence[Any]], total: int, few: int, timeout: float = 60.0
-) -> Generator[Any]:
+def answers(task: str, items: Iterable[Sequence[Any]], total: int, few: int, timeout: float = 60.0) -> Generator[Any]:
     """``function(*item)`` for every item, in order, in as many processes as are worth their start.
 
     An item that crashes its process, or takes longer than ``timeout`` seconds, is answered by a string that
@@ -248,8 +246,7 @@ def _in_processes(task: str, items: Iterable[Sequence[Any]], workers: int, timeo
                 pool.room.release()
     finally:
         pool.close()
-        for thread in threads:
-            pool.room.release()
+        pool.room.release(workers)
         for thread in threads:
             thread.join()
 

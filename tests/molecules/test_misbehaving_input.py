@@ -9,8 +9,11 @@ import gzip
 import json
 import os
 import random
-import resource
 import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from rdkit import Chem
@@ -94,8 +97,8 @@ NO_SMILES, BROKEN = "not a SMILES", "broken CSV row"
         pytest.param("a.csv", "\ufeffsmiles,x\nCCO,1\n", ["CCO"], [], id="BOM"),
         pytest.param("a.smi", "\ufeffCCO\n\ufeffCN\n", ["CCO"], [(2, NO_SMILES)], id="BOM within"),
         pytest.param("a.smi", f"CCO\n{'C' * LONG}\nCN\n", ["CCO", "CN"], [(2, "too long")], id="10 MB line"),
-        pytest.param("a.csv", f"smiles,x\nCCO,1\n{'C' * LONG},2\nCN,3\n", ["CCO", "CN"], [(3, BROKEN)], id="10 MB cell"),
-        pytest.param("a.csv", f"smiles,x\nCCO,1\n{'CC,' * (LONG // 3)}\nC,3", ["CCO", "C"], [(3, BROKEN)], id="10 MB row"),
+        pytest.param("a.csv", f"smiles,x\nCC,1\n{'C' * LONG},2\nN,3\n", ["CC", "N"], [(3, BROKEN)], id="10 MB cell"),
+        pytest.param("a.csv", f"smiles,x\nN,1\n{'CC,' * (LONG // 3)}\nC,3", ["N", "C"], [(3, BROKEN)], id="10 MB row"),
         pytest.param("a.sdf", f"{SDF}{'C' * LONG}\n$$$$\n", ["CCO", "CCN"], [(AFTER, "too long")], id="10 MB SDF"),
         pytest.param(
             "a.csv", "smiles,x\nCCO,1\nCN\nC,1,2\nCC,1,,\n", ["CCO", "CC"], [(3, BROKEN), (4, BROKEN)], id="ragged"
@@ -119,10 +122,10 @@ NO_SMILES, BROKEN = "not a SMILES", "broken CSV row"
             "a.csv", 'smiles,"a\nnote"\nCCO,1\nbad,2\n', ["CCO"], [(4, NO_SMILES)], id="newline in the header"
         ),
         pytest.param(
-            "a.csv", 'smiles,x\n"C,1\n"CC,2\nCCC,3\nCCCC,"4\nN,5\n', ["CCC", "N"], [(2, BROKEN), (3, BROKEN), (5, BROKEN)],
-            id="quotes that never close",
+            "a.csv", 'smiles,x\n"C,1\n"CC,2\nCCC,3\nCCCC,"4\nN,5\n', ["CCC", "N"],
+            [(2, BROKEN), (3, BROKEN), (5, BROKEN)], id="quotes that never close",
         ),
-        pytest.param("a.csv", "smiles,x\nC C,1\n*,2\nCCO,3\n", ["CCO"], [(2, NO_SMILES), (3, "dummy atom")], id="C C, *"),
+        pytest.param("a.csv", "smiles,x\nC C,1\n*,2\nCCO,3\n", ["CCO"], [(2, NO_SMILES), (3, "dummy atom")], id="C C"),
         pytest.param("a.smi", "C C\n*\n", ["C"], [(2, "dummy atom")], id="C named C"),
         pytest.param("a.sdf", SDF[:-60], ["CCO"], [(SECOND, "not a mol block")], id="truncated SDF"),
         pytest.param("a.sdf", SDF[:-5], ["CCO", "CCN"], [], id="SDF without its last mark"),
@@ -132,8 +135,8 @@ NO_SMILES, BROKEN = "not a SMILES", "broken CSV row"
         ),
         pytest.param("a.sdf", SDF.replace("\n", "\r\n"), ["CCO", "CCN"], [], id="SDF with CRLF"),
         pytest.param("a.sdf", f"$$$$\n{SDF}", ["CCO", "CCN"], [(1, "not a mol block")], id="SDF with an empty record"),
-        pytest.param("a.SMI.gz", gzip.compress(b"CCO\n") + gzip.compress(b"bad\n"), ["CCO"], [(2, NO_SMILES)], id="gz, gz"),
-        pytest.param("a name, with [bold] spaces.smi", "CCO\nbad\n", ["CCO"], [(2, NO_SMILES)], id="spaces in the name"),
+        pytest.param("a.SMI.gz", 2 * gzip.compress(b"CCO\n"), ["CCO", "CCO"], [], id="gz twice"),
+        pytest.param("a [bold] name, spaced.smi", "CCO\nbad\n", ["CCO"], [(2, NO_SMILES)], id="name"),
     ],
 )  # fmt: skip
 def test_bad_records_are_listed_and_good_ones_go_on(clean, name, content, good, bad):
@@ -200,7 +203,6 @@ def test_a_file_of_no_use_is_one_line(cli, tmp_path, verb, name, content, words)
 
 @pytest.mark.parametrize("verb", ["data", "train"])
 def test_a_file_with_nothing_good_in_it_is_one_line(cli, tmp_path, verb):
-    (tmp_path / "a.smi").write_text("[/b]\nC C(\n*\n")
     (tmp_path / "a.smi").write_text("[/b]\n[O]\n*\n")
     code, _, err = cli(verb, *(("a.smi",) if verb == "data" else ("-i", "a.smi", "-o", "run")))
     assert code == 1 and "none of 3 records is a usable molecule; a.smi:1: not a SMILES" in err
@@ -267,18 +269,41 @@ def _many(path, count, seed=0):
     return good, bad
 
 
+@contextmanager
+def _watched_memory():
+    """What this process and its children held at times, in MB; nothing where there is no /proc."""
+    seen, over = [], threading.Event()
+
+    def look():
+        while not over.wait(0.1):
+            with suppress(OSError):
+                tasks = Path("/proc/self/task").glob("*/children")
+                pids = ["self", *(pid for task in tasks for pid in task.read_text().split())]
+                pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+                seen.append(sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
 COUNTS = [3_000, pytest.param(100_000, marks=pytest.mark.skipif("GRAPHGEN_SLOW" not in os.environ, reason="slow"))]
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_as_many_bad_records_as_good_ones(cli, tmp_path, count):
     good, bad = _many(tmp_path / "many.csv", count)
-    code, _, _ = cli("data", "many.csv", "-o", "out.csv")
+    started = time.monotonic()
+    with _watched_memory() as megabytes:
+        code, _, _ = cli("data", "many.csv", "-o", "out.csv")
+    print(f"{2 * count} records: {time.monotonic() - started:.0f} s, {max(megabytes, default=0):.0f} MB")
     assert code == 2
     assert [row["smiles"] for row in table("out.csv")] == good
     rejects = table("out.csv.rejects.csv")
     assert [row["where"] for row in rejects] == [f"many.csv:{line}" for line in bad]
     assert all(row["reason"] for row in rejects)
-    if count > 10_000:
-        workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        assert 2 * workers + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 500_000
+    assert max(megabytes, default=0) < (500 if count == 100_000 and os.cpu_count() == 2 else 2_000)
