@@ -312,7 +312,8 @@ def _column(path: Path, header: list[str], column: str | None) -> int:
 
 def listed(header: Sequence[str]) -> str:
     """Names of columns for a message: on one line, and not more than a screen of them."""
-    names = " ".join(", ".join(header).split())
+    # A file of another kind may have anything in its first line, terminal commands among it.
+    names = "".join(character if character.isprintable() else " " for character in ", ".join(header))
     return names if len(names) <= 300 else f"{names[:300]} ... ({len(header):,} in all)"
 
 
