@@ -38,11 +38,13 @@ def evaluate(
     from graphgen import likelihood
     from graphgen.errors import GraphgenError
     from graphgen.models import checkpoint, load
+    from graphgen.molecules.records import open_plain
     from graphgen.train import LOG
 
     check_device(device)
-    if not generated.is_file():
+    if not generated.exists():
         raise GraphgenError(f"{generated}: no such file; give a .csv or .smi file of generated molecules")
+    open_plain(generated).close()
     settings: dict[str, object] = {
         "generated": str(generated),
         "train": train,
