@@ -27,6 +27,7 @@ from graphgen.metrics.strict import Verdict, classify, failed
 from graphgen.molecules.codec import canonical_smiles
 from graphgen.molecules.datasets import cache_folder
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.records import is_table
 from graphgen.ops import segment_reduce
 from graphgen.progress import watched
 from graphgen.report.evaluation import DEFINITIONS, Evaluation, Row, Sample
@@ -79,7 +80,7 @@ def evaluate(
     """
     notes = []
     if isinstance(generated, (str, os.PathLike)):
-        if Path(generated).suffix.lower() != ".csv":
+        if not is_table(generated):
             notes.append("a list of SMILES holds no failed attempts: n counts its lines; the CSV has them")
         generated = Generated.load(generated)
     elif not isinstance(generated, Generated):

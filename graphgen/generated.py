@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rdkit import Chem, rdBase
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
 from graphgen.extras import extra
 from graphgen.molecules import output
-from graphgen.molecules.records import UNREADABLE, Record, damaged, open_plain, read_records
+from graphgen.molecules.codec import LONGEST_SMILES, EncodeError, parse
+from graphgen.molecules.records import Record, Reject, is_table, listed, read_records, read_table
 
 _INVALID, _VALID, _DUPLICATE = range(3)  # SMILES_state, as REINVENT numbers it
 _SHOWN = 12
@@ -74,8 +74,6 @@ class Generated:
     @cached_property
     def mols(self) -> list[Any]:
         """M RDKit molecules; None where there is no molecule, or RDKit refuses the SMILES."""
-        from rdkit import Chem, rdBase
-
         with rdBase.BlockLogs():
             return [Chem.MolFromSmiles(text) if text else None for text in self.smiles]
 
@@ -148,90 +146,64 @@ class Generated:
     def load(cls, path: str | os.PathLike[str], column: str | None = None) -> Generated:
         """Read what :meth:`save` wrote, any table with SMILES, or any list of molecules.
 
-        A row of a ``.csv`` or ``.parquet`` without SMILES is an attempt without a molecule. A ``.smi`` or ``.sdf`` is
-        read as :func:`~graphgen.molecules.records.read_records` does; a record that cannot be read is an attempt
-        without a molecule, with that reason.
+        Encodings, archives, headers and quotes are as :func:`~graphgen.molecules.records.read_records` has them.
+        A row without SMILES, a broken one, one too long to be a SMILES and a mol block that cannot be read are attempts
+        without a molecule. Empty lines are not rows.
 
         Args:
-            column: with the SMILES; by default the one called so in any case.
+            column: with the SMILES, in any case; by default the one called smiles.
 
         Raises:
-            GraphgenError: no such file, no rows, no such column, or a damaged row (file and line).
+            GraphgenError: no such file, no rows, no such column or more than one, or a structure or an NLL that is no
+                number (file and line).
         """
         path = Path(path)
-        if not path.is_file():
+        if not path.exists():
             raise GraphgenError(f"{path}: no such file; give a .csv, .smi, .sdf or .parquet file of molecules")
-        suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-        if suffixes[-1:] == [".csv"]:
-            return _from_rows(_csv_rows(path), path, column)
-        if suffixes[-1:] == [".parquet"]:
-            from graphgen.molecules.parquet import parquet_rows
-
-            rows = enumerate(parquet_rows(path), start=1)
-            return _from_rows(((f"{path}:{number}", row) for number, row in rows), path, column)
-        smiles: list[str | None] = []
-        reasons: list[str | None] = []
-        for item in read_records(path, column):
-            text, reason = _smiles_of(item) if isinstance(item, Record) else (None, item.reason)
-            smiles.append(text)
-            reasons.append(reason)
-        return cls(smiles, reasons)
+        if is_table(path):
+            return _from_table(path, column)
+        found = [_attempt(record) for record in read_records(path, column)]
+        return cls([smiles for smiles, _ in found], [reason for _, reason in found])
 
 
-def _smiles_of(record: Record) -> tuple[str | None, str | None]:
-    if record.form == "smiles":
-        return record.text, None
-    from rdkit import Chem
-
-    from graphgen.molecules.codec import EncodeError, parse
-
-    try:
-        return Chem.MolToSmiles(parse(record.text, record.form)), None
-    except EncodeError as error:
-        return None, error.reason
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open_plain(path) as file:
+def _attempt(record: Record | Reject) -> tuple[str | None, str | None]:
+    """The SMILES, or why there is none."""
+    if isinstance(record, Reject):
+        return None, record.reason
+    if record.form != "smiles":
         try:
-            rows = csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
-            if not rows.fieldnames:
-                raise GraphgenError(f"{path}: no column smiles; its columns are: none")
-            empty = True
-            for row in rows:
-                empty = False
-                yield f"{path}:{rows.line_num}", row
-            if empty:
-                raise GraphgenError(f"{path}: no molecules in it; its columns are: {', '.join(rows.fieldnames)}")
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise GraphgenError(f"{path}: not a text file of molecules ({error}); give a .csv or .smi file") from None
-        except UNREADABLE as error:
-            raise damaged(path, error) from None
+            return Chem.MolToSmiles(parse(record.text, record.form)), None
+        except EncodeError as error:
+            return None, error.reason
+    if len(record.text) > LONGEST_SMILES:
+        return None, f"too long: {len(record.text):,} characters, at most {LONGEST_SMILES:,}"
+    return (record.text, None) if record.text else (None, "no molecule")
 
 
-def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_column: str | None) -> Generated:
-    column: dict[str, str] = {}
+def _from_table(path: Path, smiles_column: str | None) -> Generated:
+    header, rows = read_table(path)
+    column = {name.lower(): i for i, name in enumerate(header)}
+    wanted = (smiles_column or "smiles").strip().lower()
+    if (count := [name.lower() for name in header].count(wanted)) != 1:
+        problem = f"{'more than one' if count else 'no'} column {smiles_column or 'smiles'}"
+        raise GraphgenError(f"{path}: {problem}; its columns are {listed(header)}")
+    column["smiles"] = column.pop(wanted)
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     structures: list[int] = []
     numbers: dict[str, list[float]] = {"nll": [], "nll_stderr": []}
     labels: list[list[str]] = []
-    for where, row in rows:
-        if not column:
-            column = {str(name).strip().lower(): name for name in row if name is not None}
-            wanted = "smiles" if smiles_column is None else smiles_column.strip().lower()
-            if wanted not in column:
-                raise GraphgenError(f"{path}: no column {smiles_column or 'smiles'}; its columns are: {_names(column)}")
-            column["smiles"] = column.pop(wanted)
-        cell = {name: "" if row[key] is None else str(row[key]).strip() for name, key in column.items()}
-        smiles.append(cell["smiles"] or None)
-        reasons.append(None if cell["smiles"] else cell.get("reason") or "no molecule")
+    for row in rows:
+        cell = {} if isinstance(row, Reject) else {name: row.cells[i] for name, i in column.items()}
+        text, reason = _attempt(row if isinstance(row, Reject) else Record(row.where, cell["smiles"]))
+        smiles.append(text)
+        reasons.append(reason and (cell.get("reason") or reason))
         if structure := cell.get("structure"):
             if not structure.isdecimal():
-                raise GraphgenError(f"{where}: structure {structure!r} is not a row number; correct the column")
+                raise GraphgenError(f"{row.where}: structure {structure!r} is not a row number; correct the column")
             structures.append(int(structure))
         for name, values in numbers.items():
-            values.append(_number(cell.get(name) or "nan", where))
+            values.append(_number(cell.get(name) or "nan", row.where))
         labels.append(cell.get("atoms", "").split())
     if not smiles:
         raise GraphgenError(f"{path}: no molecules in it")
@@ -252,10 +224,6 @@ def _from_rows(rows: Iterable[tuple[str, dict[str, Any]]], path: Path, smiles_co
         names,
         *map(_known, numbers.values()),
     )
-
-
-def _names(column: dict[str, str]) -> str:
-    return ", ".join(column.values()) or "none"
 
 
 def _known(values: list[float]) -> Tensor | None:

@@ -139,15 +139,15 @@ def test_foreign_csv(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "x,y\n1,2\n", "no column smiles; its columns are: x, y"),
-        ("a.csv", "", "its columns are: none"),
+        ("a.csv", "x,y\n1,2\n", "no column smiles; its columns are x, y"),
+        ("a.csv", "", "holds no molecules"),
         ("a.csv", "smiles\n", "no molecules"),
         ("a.csv", "smiles,NLL\nC,x\n", "a.csv:2: NLL 'x' is not a number"),
         ("a.smi", "\n\n", "no molecules"),
         ("a.csv", "smiles,structure\nC,1\nC,-2\n", "a.csv:3: structure '-2'"),
         ("a.csv", "smiles,structure\nC,1\nC,\n", "1 rows have no structure"),
-        ("a.csv", b"smiles\n\xff\n", "not a text file"),
-        ("a.csv.gz", b"smiles\nC\n", "cannot be read to the end"),
+        ("a.smi", b"\xff\xfe", "no molecules"),
+        ("a.csv.gz", b"smiles\nC\n", "is not gzipped"),
         ("a.xyz", "C\n", "unknown format"),
     ],
 )

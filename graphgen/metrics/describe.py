@@ -95,7 +95,9 @@ def describe(
     """
     if filters:
         patterns.load()
-    with closing(answers(f"{__name__}:_describe_one", [(text, filters) for text in smiles], _FEW)) as found:
+    with closing(
+        answers(f"{__name__}:_describe_one", ((text, filters) for text in smiles), len(smiles), _FEW)
+    ) as found:
         return _collect(list(watch(found, len(smiles), name)), filters)
 
 

@@ -30,7 +30,7 @@ def test_bad_rows_are_rejected_with_their_number(tmp_path, monkeypatch):
     data = datasets.load(path, "structure", progress=False)
     assert [data.smiles(i) for i in range(len(data))] == ["CC", "CO"]
     assert [reject.where for reject in data.rejects] == ["a.parquet:2", "a.parquet:3", "a.parquet:5"]
-    with pytest.raises(GraphgenError, match="none of 5 records is a usable molecule; a.parquet:1: not a text: int"):
+    with pytest.raises(GraphgenError, match="none of 5 records is a usable molecule; a.parquet:1: not a SMILES"):
         datasets.load(path, "weight", progress=False)
 
 
