@@ -222,7 +222,7 @@ def test_data_writes_what_it_is_asked_for(cli, mixed, tmp_path):
     for name in ("clean.csv", "clean.csv.gz", "clean.smi", "clean.sdf"):
         assert cli("data", path, "-o", name)[0] == 2 and (tmp_path / f"{name}.config.toml").exists()
     assert read(tmp_path / "clean.csv.gz") == read(tmp_path / "clean.csv")
-    assert set(read(tmp_path / "clean.csv")[0]) == {"SMILES", "row", "split"}
+    assert set(read(tmp_path / "clean.csv")[0]) == {"row", "smiles", "split"}
     assert cli("data", "clean.sdf", "--column", "x")[0] == 1
     code, out, _ = cli("data", "clean.sdf")
     assert code == 0 and f"{len(GOOD)}" in out

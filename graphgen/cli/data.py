@@ -72,11 +72,11 @@ def data(
         member = {int(row): split for split in SPLITS for row in encoded.split(split).rows}
         rows = range(len(encoded))
         columns: output.Columns = {
-            "SMILES": [encoded.smiles(i) for i in rows],
             "row": rows,
+            "smiles": [encoded.smiles(i) for i in rows],
             "split": [member[i] for i in rows],
         }
-        output.write(out, columns, name="row")
+        output.write(out, columns, "row", "smiles")
         write_config(context, out, [encoded])
         log(f"{len(encoded):,} molecules: {plain(out)}")
     raise typer.Exit(code)

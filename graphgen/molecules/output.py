@@ -37,7 +37,7 @@ def kind_of(path: str | os.PathLike[str], kinds: Sequence[str] = (*TABLES, *LIST
     return kind
 
 
-def write(path: str | os.PathLike[str], columns: Columns, name: str = "id") -> int:
+def write(path: str | os.PathLike[str], columns: Columns, name: str = "id", smiles: str = "SMILES") -> int:
     """Write molecules in the form the file's name asks for, whole or not at all.
 
     ``.csv`` and ``.parquet`` get every row and every column. ``.smi`` gets SMILES and name, ``.sdf`` a mol block
@@ -45,8 +45,8 @@ def write(path: str | os.PathLike[str], columns: Columns, name: str = "id") -> i
     a molecule. ``.gz`` may follow all but ``.parquet``.
 
     Args:
-        columns: of equal length, ``SMILES`` among them; None is an empty cell.
-        name: the column that names a molecule in a list.
+        columns: of equal length; None is an empty cell.
+        name, smiles: the columns that lists take the name and the SMILES of a molecule from.
 
     Returns:
         How many rows the file does not hold.
@@ -55,7 +55,7 @@ def write(path: str | os.PathLike[str], columns: Columns, name: str = "id") -> i
         GraphgenError: another name, or no pyarrow for Parquet.
     """
     kind = kind_of(path)
-    total = len(columns["SMILES"])
+    total = len(columns[smiles])
     with atomic_write(path) as temporary:
         if kind == ".parquet":
             arrow = extra("pyarrow", "tables")
@@ -67,7 +67,7 @@ def write(path: str | os.PathLike[str], columns: Columns, name: str = "id") -> i
                 writer.writerow(columns)
                 writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
                 return 0
-            found = (_smi if kind == ".smi" else _sdf)(out, columns, name)
+            found = (_smi if kind == ".smi" else _sdf)(out, columns, name, smiles)
     return total - found
 
 
@@ -92,13 +92,13 @@ def _text(path: Path) -> Iterator[TextIO]:
         yield out
 
 
-def _smi(out: TextIO, columns: Columns, name: str) -> int:
-    lines = [f"{text} {i}\n" for text, i in zip(columns["SMILES"], columns[name], strict=True) if text]
+def _smi(out: TextIO, columns: Columns, name: str, smiles: str) -> int:
+    lines = [f"{text} {i}\n" for text, i in zip(columns[smiles], columns[name], strict=True) if text]
     out.writelines(lines)
     return len(lines)
 
 
-def _sdf(out: TextIO, columns: Columns, name: str) -> int:
+def _sdf(out: TextIO, columns: Columns, name: str, smiles: str) -> int:
     from rdkit import Chem, rdBase
     from rdkit.Chem import rdDepictor
 
@@ -106,7 +106,7 @@ def _sdf(out: TextIO, columns: Columns, name: str) -> int:
     with rdBase.BlockLogs(), Chem.SDWriter(out) as writer:
         for row in zip(*columns.values(), strict=True):
             cells = dict(zip(columns, row, strict=True))
-            mol = Chem.MolFromSmiles(cells["SMILES"]) if cells["SMILES"] else None
+            mol = Chem.MolFromSmiles(cells[smiles]) if cells[smiles] else None
             if mol is None:
                 continue
             rdDepictor.Compute2DCoords(mol)
