@@ -50,7 +50,9 @@ def test_generate_finds_the_bonds_itself(home):
 
 def test_bonds_from_elsewhere(home, monkeypatch, tmp_path):
     model = graphgen.load(home / "run")
-    assert len(model.generate(2, structures="nci", steps=2, progress=False)) == 2
+    (tmp_path / "rings.smi").write_text("c1ccccc1\nC1CCCCC1\n" * 4)
+    made = model.generate(2, structures=tmp_path / "rings.smi", split="train", steps=2, progress=False)
+    assert made.node_ptr.diff().tolist() == [6, 6]
     given = model.data().split("train")
     assert model.generate(2, structures=given, steps=2, progress=False).structures.max() < len(given)
     with pytest.raises(GraphgenError, match="split 'all'"):
