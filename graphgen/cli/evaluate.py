@@ -35,9 +35,12 @@ def evaluate(
     Example: graphgen evaluate out.csv --train qm9 --model runs/qm9 -o report.html
     """
     from graphgen import evaluate as workflow
-    from graphgen import likelihood
+    from graphgen import follow, likelihood
     from graphgen.errors import GraphgenError
+    from graphgen.metrics.floors import as_in_source
     from graphgen.models import checkpoint, load
+    from graphgen.molecules import datasets
+    from graphgen.molecules.records import read_records
     from graphgen.train import LOG
 
     check_device(device)
@@ -50,9 +53,11 @@ def evaluate(
     }
     data, _ = load_data(train, column, None)
     held_out = take_split(data, split)
-    nats, curve = None, {}
+    nats, curve, paths = None, {}, []
     if model is not None:
-        nats = likelihood.held_out_nats(load(model), held_out, seed, device=device)
+        trained = load(model)
+        nats = likelihood.held_out_nats(trained, held_out, seed, device=device)
+        paths = follow.follow(trained, held_out, seed=seed, device=device)
         settings["model"] = str(model)
         if (model / LOG).exists():
             curve = training_curve(checkpoint.read_json(model / LOG))
@@ -66,9 +71,10 @@ def evaluate(
         seed=seed,
         reference=held_out,
         with_fcd=fcd,
+        raw=as_in_source(held_out, read_records(datasets.source_file(train), column)),
     )
     if report is not None:
-        found.html(report, curve, ("epoch", "nats per atom"))
+        found.html(report, curve, ("epoch", "nats per atom"), paths)
         log(f"report: {plain(report)}")
     if json is not None:
         found.save_json(json)

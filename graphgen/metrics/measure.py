@@ -19,6 +19,8 @@ class Measure:
         floor: the same number of real molecules: a sample of the training split in the place of what was
             generated. None where nobody computed it.
         missing: why there is no value.
+        processed: the same number of the reference molecules as they are encoded, against themselves as their
+            source has them: what dropping stereo costs. None where the source is not at hand.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Measure:
     n_reference: int | None = None
     floor: float | None = None
     missing: str | None = None
+    processed: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields in types that JSON has, those without content left out."""
