@@ -52,7 +52,7 @@ _PROPERTY_DEFINITIONS: Mapping[str, str] = {
 NEAREST = f"{_FINGERPRINT} to the nearest of a sample of the training split; 1 is a fingerprint that is in it"
 
 
-UNITS: Mapping[str, str] = {"size": "atoms", "rings": "rings", "weight": "g/mol"}
+UNITS: Mapping[str, str] = {"size": "atoms", "weight": "g/mol"}
 """Of the properties that have one."""
 
 

@@ -45,4 +45,5 @@ def number(value: float | None) -> str:
     """A value to four digits; a dash where there is none."""
     if value is None:
         return "\N{EN DASH}"
-    return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+    # Below the second bound there is nothing but the rounding of sums.
+    return f"{value:.2e}" if 1e-12 < abs(value) < 1e-3 else f"{value:.4f}"

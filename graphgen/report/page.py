@@ -15,7 +15,7 @@ from graphgen.metrics.measure import number
 from graphgen.molecules.trajectory import Trajectory
 from graphgen.report.curve import Series, curve_svg
 from graphgen.report.drawing import molecule_svg
-from graphgen.report.evaluation import COLUMNS, MEASURE_COLUMNS, REPAIR_COLUMNS, Evaluation, Row, Sample
+from graphgen.report.evaluation import COLUMNS, MEASURE_COLUMNS, REPAIR_COLUMNS, Evaluation, Sample
 from graphgen.report.histogram import histogram_svg
 from graphgen.report.strip import strip_svgs
 
@@ -83,7 +83,7 @@ def render(
         repair_columns=REPAIR_COLUMNS,
         charts=[_chart(histogram, evaluation) for histogram in evaluation.histograms],
         strips=[_strip(trajectory) for trajectory in trajectories],
-        cards=list(_cards(evaluation.rows)),
+        cards=list(_cards(evaluation)),
         figures=[_figure(sample) for sample in evaluation.samples],
         failures=evaluation.rows[0].summary["failures"],
         curve=None if drawn is None else Markup(drawn),
@@ -91,8 +91,8 @@ def render(
 
 
 def _chart(histogram: Histogram, evaluation: Evaluation) -> _Chart:
-    sizes = " and ".join(f"{n:,} {name}" for name, n in histogram.n.items())
-    meaning = f"{histogram.definition}. {sizes} molecules"
+    sizes = " and ".join(f"{n:,} {name.replace(' ', '-')}" for name, n in histogram.n.items())
+    meaning = f"{histogram.definition[0].upper()}{histogram.definition[1:]}. {sizes} molecules"
     if histogram.n_reference is not None:
         meaning += f", the nearest of {histogram.n_reference:,}"
     measures = {measure.name: measure for measure in evaluation.measures}
@@ -113,9 +113,13 @@ def _strip(trajectory: Trajectory) -> _Strip:
     return _Strip(list(zip(times, drawn, strict=True)), " ".join(f"{name} {n}" for name, n in sorted(counts.items())))
 
 
-def _cards(rows: Sequence[Row]) -> Iterator[_Card]:
+def _cards(evaluation: Evaluation) -> Iterator[_Card]:
+    rows = evaluation.rows
     n = f"{rows[0].summary['n']:,}"
     yield _share("V_strict", f"of {n} attempts are valid", [(row.name, row.summary["V_strict"]) for row in rows])
+    if len(rows) == 1:
+        meaning = f"of {n} attempts are valid and distinct"
+        yield _share("V·U", meaning, [(row.name, row.summary["VU"]) for row in rows])
     meaning = f"of {n} attempts are valid, distinct and new"
     yield _share("V·U·N", meaning, [(row.name, row.summary["VUN"]) for row in rows])
     recovery = [(row.name, row.label_recovery) for row in rows if row.label_recovery is not None]
@@ -127,6 +131,11 @@ def _cards(rows: Sequence[Row]) -> Iterator[_Card]:
         bars = [_Bar(name, f"{value:.3f}", 100 * max(value, 0) / most) for name, value in nats]
         meaning = f"± {rows[0].nats[1]:.3f}, mean -log p of a true label; less is better"
         yield _Card("nats/atom", bars[0].text, "", meaning, bars)
+    measures = {measure.name: measure for measure in evaluation.measures if measure.value is not None}
+    # The one distance that sees most of a molecule; where bonds are given, most of it is the skeletons'.
+    if len(rows) == 1 and (distance := measures.get("FCD") or measures.get("NSPDK-MMD")) is not None:
+        meaning = f"floor {number(distance.floor)}; {distance.n:,} valid molecules beside {distance.n_reference:,}"
+        yield _Card(distance.name, distance.text(), "", f"{meaning}, less is better", [])
 
 
 def _share(name: str, meaning: str, values: Sequence[tuple[str, float]]) -> _Card:
