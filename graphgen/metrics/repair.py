@@ -11,7 +11,7 @@ from graphgen.metrics.strict import Verdict, classify, first_fault
 
 RULE = (
     "valence repair and largest fragment: while an atom has more than the valence RDKit permits, the highest of the "
-    "first such atom's bonds (the last of equal ones) is lowered by one order, a single bond removed; then the "
+    "first such atom's bonds (the first of equal ones) is lowered by one order, a single bond removed; then the "
     "fragment of most atoms is kept (the first of equal ones). No charge is added and no atom changed. It is MoFlow's "
     "correction, which GDSS and others use, without their patch of charges"
 )
@@ -105,12 +105,12 @@ def _permit_valences(mol: Chem.RWMol) -> bool:
         bonds = mol.GetAtomWithIdx(fault).GetBonds()
         if not bonds:
             break
-        bond = max(bonds, key=lambda b: (b.GetBondTypeAsDouble(), b.GetIdx()))
-        order = int(bond.GetBondTypeAsDouble())
+        bond = max(bonds, key=lambda b: b.GetBondTypeAsDouble())
+        order, ends = int(bond.GetBondTypeAsDouble()), (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+        # Taken out and put in again, the bond is its atoms' last, as with MoFlow: which bond is next depends on it.
+        mol.RemoveBond(*ends)
         if order in _LOWERED:
-            bond.SetBondType(_LOWERED[order])
-        else:
-            mol.RemoveBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+            mol.AddBond(*ends, _LOWERED[order])
         lowered = True
     return lowered
 
