@@ -84,7 +84,7 @@ pytest=("$python" -m pytest -p no:cacheprovider -rs)
 
 # On a GPU the device's own tests come first: they are what the time is for.
 if ((gpu)) && [ $cuda = ON ]; then
-  step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py
+  step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py tests/test_cuda_stepping.py
   if command -v compute-sanitizer >/dev/null; then
     # Without the caching allocator every tensor is an allocation of its own, whose ends memcheck can see.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "memcheck" 90 \
@@ -106,7 +106,7 @@ else
   device=cpu rounds=2 # only to see that they run
 fi
 
-for name in roofline bench_message_passing bench_dense bench_noise bench_trace; do
+for name in roofline bench_message_passing bench_dense bench_noise bench_trace bench_stepping; do
   if step "$name ($device)" 90 "$python" "bench/$name.py" --device $device --rounds $rounds --json "$results/$name.$device.json"; then
     echo
     awk -v mark="==== $name ($device)" '$0 == mark {found = 1; next} found' "$log"

@@ -330,19 +330,74 @@ typedef struct {
 } gg_softmax_params;
 gg_status gg_softmax(const gg_softmax_params* params, const gg_place* place);
 
-// The noise contract, version 1: see common/philox.h. Element e of graph g is its row-major place in that
-// graph's rows; its bits depend on (seed, stream, graph id, step, e) and on nothing else.
-typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
+// Where noise comes from. The noise contract, version 1, see noise/philox.h: the bits of element e of graph g depend on
+// (seed, stream, graph id, step, e) and on nothing else. Elements are numbered in row-major order of the graph's rows,
+// or of its unordered pairs, see noise/pairs.h.
 typedef struct {
-  const void* ptr;       // [graphs + 1] int64 row boundaries from 0, never falling; the CPU call checks them
-  const void* graph_id;  // [graphs] int64 in [0, 2^48), checked likewise, or null for 0, 1, 2, ...
-  void* out;             // [ptr[graphs], features] dtype
-  int64_t graphs, features;
+  const void* ptr;         // [graphs + 1] int64 row boundaries from 0 to rows, never falling; the CPU call checks them
+  const void* graph_id;    // [graphs] int64 in [0, 2^48), checked likewise, or null for 0, 1, 2, ...
+  const int64_t* step_at;  // a number on the device that is added to step, modulo 2^32; or null
   uint64_t seed;
   uint32_t stream, step;
+  int32_t symmetric;  // rows of a graph are the ordered pairs of its nodes, whose two orders share their noise
+} gg_graph_noise;
+
+typedef enum { GG_UNIFORM = 0, GG_NORMAL = 1, GG_RADEMACHER = 2 } gg_distribution;
+typedef struct {
+  gg_graph_noise noise;
+  void* out;  // [rows, features] dtype
+  int64_t graphs, rows, features;
   int32_t distribution, dtype;
 } gg_noise_params;
 gg_status gg_noise(const gg_noise_params* params, const gg_place* place);
+
+// A solver step. For every element e of graph g, with standard normal noise xi:
+//   out[e] = sum over k of scale[k] coefficient[k][g] term[k][e] + amplitude_scale amplitude[g] diffusion[e] xi[e],
+// added in this order, every operation rounded; or term[0][e] where keep is set. out may be any of the terms.
+#define GG_TERMS 8
+typedef struct {
+  gg_graph_noise noise;
+  const void* term[GG_TERMS];         // [rows, features] dtype
+  const void* coefficient[GG_TERMS];  // [graphs] of the accumulation type, or null for 1
+  double scale[GG_TERMS];
+  const void* diffusion;  // [rows, features] dtype, or null for 1
+  const void* amplitude;  // [graphs] of the accumulation type, or null for 1
+  double amplitude_scale;
+  const uint8_t* keep;  // [rows, keep_features], 0 or not; or null for 0
+  void* out;            // [rows, features] dtype
+  int64_t graphs, rows, features, keep_features;
+  int32_t terms, noisy, dtype;
+} gg_affine_noise_step_params;
+gg_status gg_affine_noise_step(const gg_affine_noise_step_params* params, const gg_place* place);
+
+// Room for partial sums of a graph on CUDA: rows * features / GG_SUM_CHUNK + graphs doubles. Sums run over 32 lanes
+// within a chunk of a graph, then in order over its chunks.
+#define GG_SUM_CHUNK 1024
+
+// out[g] = sum over the elements e of graph g of a[e] b[e] xi[e]^power, those where keep is set left out.
+typedef struct {
+  gg_graph_noise noise;
+  const void *a, *b;    // [rows, features] dtype, or null for 1
+  const uint8_t* keep;  // as above
+  void* out;            // [graphs] of the accumulation type
+  double* partial;      // CUDA: see GG_SUM_CHUNK
+  int64_t graphs, rows, features, keep_features;
+  int32_t power, dtype;  // power 0, 1 or 2
+} gg_noise_dot_params;
+gg_status gg_noise_dot(const gg_noise_dot_params* params, const gg_place* place);
+
+// A step as above, without noise or keep, and how far it is from its embedded twin:
+//   norm[g] = root mean square over e of error[e] / (atol + rtol max(|term[0][e]|, |out[e]|)),
+//   error[e] = sum over k of error_scale[k] coefficient[k][g] term[k][e];  0 for a graph without elements.
+typedef struct {
+  gg_affine_noise_step_params step;  // its out may be null
+  double error_scale[GG_TERMS];
+  double atol, rtol;
+  void* norm;       // [graphs] of the accumulation type
+  double* partial;  // CUDA: see GG_SUM_CHUNK
+  int32_t dtype;    // that of step
+} gg_embedded_step_params;
+gg_status gg_embedded_step(const gg_embedded_step_params* params, const gg_place* place);
 
 // out[k, m, g] = <a[k], b[m]> over the rows [ptr[g], ptr[g + 1]), added in an order that depends on the number of these
 // elements alone. ptr is checked, or clamped, as that of gg_segment_reduce.
@@ -367,25 +422,6 @@ typedef struct {
   int32_t dtype, index;
 } gg_graph_combine_params;
 gg_status gg_graph_combine(const gg_graph_combine_params* params, const gg_place* place);
-
-// out[g] = <v, pushed> over the rows of graph g, with v what gg_noise would write for `probe`, whose own out is not
-// used; the bits are those of gg_graph_dot with v.
-typedef struct {
-  gg_noise_params probe;
-  const void* pushed;  // [rows, features] dtype of the probe
-  void* out;           // [graphs] dtype
-  int64_t rows;        // the CPU call refuses a ptr that does not end here
-} gg_probe_dot_params;
-gg_status gg_probe_dot(const gg_probe_dot_params* params, const gg_place* place);
-
-// The transpose of the above: the rows of graph g of out are scale[g] * v.
-typedef struct {
-  gg_noise_params probe;
-  const void* scale;  // [graphs] dtype
-  void* out;          // [rows, features] dtype
-  int64_t rows;
-} gg_probe_scale_params;
-gg_status gg_probe_scale(const gg_probe_scale_params* params, const gg_place* place);
 
 #ifdef __cplusplus
 }

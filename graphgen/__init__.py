@@ -8,11 +8,31 @@ except ImportError as error:
         "run it from another folder after `pip install .`"
     ) from None
 
-from graphgen import ops
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from graphgen.errors import GraphgenError
-from graphgen.graph import GraphBatch
-from graphgen.models import load
+
+if TYPE_CHECKING:
+    from graphgen import ops
+    from graphgen.graph import GraphBatch
+    from graphgen.models import load
 
 __version__ = "0.1.0"
 
 __all__ = ["GraphBatch", "GraphgenError", "__version__", "load", "ops"]
+
+_LATER = {"GraphBatch": "graphgen.graph", "load": "graphgen.models"}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds and 200 MB, which the processes that only parse molecules need not spend.
+    if name == "ops":
+        return import_module("graphgen.ops")
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

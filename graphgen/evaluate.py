@@ -29,6 +29,7 @@ from graphgen.metrics.strict import Verdict, classify, failed
 from graphgen.molecules.codec import canonical_smiles, decode
 from graphgen.molecules.datasets import cache_folder
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.records import is_table
 from graphgen.molecules.workers import answers
 from graphgen.ops import segment_reduce
 from graphgen.progress import watched
@@ -87,7 +88,7 @@ def evaluate(
     """
     notes: list[str] = []
     if isinstance(generated, (str, os.PathLike)):
-        if Path(generated).suffix.lower() != ".csv":
+        if not is_table(generated):
             notes.append("a list of SMILES holds no failed attempts: n counts its lines; the CSV has them")
         generated = Generated.load(generated)
     elif not isinstance(generated, Generated):
@@ -149,7 +150,7 @@ def evaluate(
     if any("f" in visit[1] for visit in visits):
         patterns.load()
 
-    with closing(answers(judge.TASK, visits, describe.FEW)) as found:
+    with closing(answers(judge.TASK, visits, len(visits), describe.FEW)) as found:
 
         def of(count: int, name: str) -> Iterator[Judgement]:
             return map(judge.judgement, watch(islice(found, count), count, name))
@@ -348,7 +349,7 @@ def _train_smiles(train: EncodedMolecules | Iterable[str], watch: Watch, notes: 
     if isinstance(train, EncodedMolecules):
         return {train.smiles(i) for i in range(len(train))}
     texts = [(text.strip(),) for text in train]
-    with closing(answers(f"{__name__}:_canonical_or_none", texts, describe.FEW)) as answered:
+    with closing(answers(f"{__name__}:_canonical_or_none", texts, len(texts), describe.FEW)) as answered:
         found = list(watch(answered, len(texts), "training split"))
     if unreadable := found.count(None):
         notes.append(f"{unreadable} training SMILES cannot be read and are not part of the novelty check")

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
+from graphgen.molecules.codec import LONGEST_SMILES
+from graphgen.molecules.records import Record, Reject, is_table, listed, read_records, read_table
 
 _COLUMNS = ("id", "structure", "smiles", "reason", "atoms")
 
@@ -92,44 +94,52 @@ class Generated:
     def load(cls, path: str | os.PathLike[str]) -> Generated:
         """Read what :meth:`save` wrote, any CSV with a column ``smiles``, or any list of SMILES, one a line.
 
-        A row without SMILES is an attempt without a molecule. Of a list of SMILES, only the text before the
-        first white space of a line is read, and empty lines are not rows.
+        Encodings, archives, headers and quotes are as :func:`~graphgen.molecules.records.read_records` has them.
+        A row without SMILES, a broken one and one too long to be a SMILES are attempts without a molecule. Empty
+        lines are not rows.
 
         Raises:
-            GraphgenError: no such file, no rows, no column ``smiles``, or a damaged row (file and line).
+            GraphgenError: no such file, no rows, no column ``smiles`` or more than one, or a structure that is
+                no number (file and line).
         """
         path = Path(path)
-        if not path.is_file():
+        if not path.exists():
             raise GraphgenError(f"{path}: no such file; give a .csv or .smi file of generated molecules")
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as lines:
-                if path.suffix.lower() == ".csv":
-                    return _from_csv(csv.DictReader(lines), path)
-                smiles = [line.split()[0] for line in lines if line.strip()]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise GraphgenError(f"{path}: not a text file of molecules ({error}); give a .csv or .smi file") from None
-        if not smiles:
-            raise GraphgenError(f"{path}: no molecules in it")
-        return cls(smiles, [None] * len(smiles))
+        if is_table(path):
+            return _from_table(path)
+        found = [_attempt(record) for record in read_records(path)]
+        return cls([smiles for smiles, _ in found], [reason for _, reason in found])
 
 
-def _from_csv(rows: csv.DictReader[str], path: Path) -> Generated:
-    found = list(rows.fieldnames or ())
-    column = {name.strip().lower(): name for name in found}
-    if "smiles" not in column:
-        raise GraphgenError(f"{path}: no column smiles; its columns are: {', '.join(found) or 'none'}")
+def _attempt(record: Record | Reject) -> tuple[str | None, str | None]:
+    """The SMILES, or why there is none."""
+    if isinstance(record, Reject):
+        return None, record.reason
+    if record.form != "smiles":
+        raise GraphgenError(f"{record.where}: not a SMILES; give a .csv or .smi file of generated molecules")
+    if len(record.text) > LONGEST_SMILES:
+        return None, f"too long: {len(record.text):,} characters, at most {LONGEST_SMILES:,}"
+    return (record.text, None) if record.text else (None, "no molecule")
+
+
+def _from_table(path: Path) -> Generated:
+    header, rows = read_table(path)
+    column = {name.lower(): i for i, name in enumerate(header)}
+    if (count := [name.lower() for name in header].count("smiles")) != 1:
+        problem = "more than one column smiles" if count else "no column smiles"
+        raise GraphgenError(f"{path}: {problem}; its columns are {listed(header)}")
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     structures: list[int] = []
     labels: list[list[str]] = []
     for row in rows:
-        cell = {name: (row[key] or "").strip() for name, key in column.items()}
-        smiles.append(cell["smiles"] or None)
-        reasons.append(None if cell["smiles"] else cell.get("reason") or "no molecule")
+        cell = {} if isinstance(row, Reject) else {name: row.cells[i] for name, i in column.items()}
+        text, reason = _attempt(row if isinstance(row, Reject) else Record(row.where, cell["smiles"]))
+        smiles.append(text)
+        reasons.append(reason and (cell.get("reason") or reason))
         if structure := cell.get("structure"):
             if not structure.isdecimal():
-                where = f"{path}:{rows.line_num}"
-                raise GraphgenError(f"{where}: structure {structure!r} is not a row number; correct the column")
+                raise GraphgenError(f"{row.where}: structure {structure!r} is not a row number; correct the column")
             structures.append(int(structure))
         labels.append(cell.get("atoms", "").split())
     if not smiles:

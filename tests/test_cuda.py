@@ -261,7 +261,6 @@ def test_derivatives(make_graph):
         (ops.activation, (leaf(3, 4, seed=13),)),
         (lambda a, b: ops.graph_dot(a, b, graph.ptr), (leaf(3, n, 2, seed=14), leaf(2, n, 2, seed=15))),
         (lambda s, a: ops.graph_scale(s, a, graph.ptr), (leaf(3, 2, 4, seed=16), leaf(2, n, 2, seed=17))),
-        (lambda a: ops.probe_dot(a, graph.ptr, 3), (leaf(n, 2, seed=18),)),
     ]
     # index_add inside torch's own derivative of a matrix product is the only thing here that may reorder sums.
     for function, leaves in cases:
@@ -285,14 +284,6 @@ def test_dot_products_per_graph(dtype, features):
         combined = ops.graph_scale(scale, a, ptr)
         expected = reference.graph_scale(scale.double(), wide[0], ptr)
         check(combined, expected, reference.graph_scale(scale.double().abs(), size[0], ptr))
-        for distribution in ("rademacher", "normal"):
-            v = getattr(ops, distribution)(ptr, features, 9, dtype=dtype)
-            pushed = a[0].clone().requires_grad_()
-            poison()
-            out = ops.probe_dot(pushed, ptr, 9, distribution=distribution)
-            assert torch.equal(out, ops.graph_dot(v, a[0], ptr))
-            (grad,) = torch.autograd.grad(out, pushed, scale[0, 0])
-            assert torch.equal(grad, ops.graph_scale(scale[0, 0], v, ptr))
 
 
 @pytest.mark.parametrize("method", ["exact", "hutchinson", "xtrace"])

@@ -4,7 +4,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -13,6 +15,25 @@ using Address = uintptr_t;  // 0 is a null pointer
 static const void* in(Address address) { return reinterpret_cast<const void*>(address); }
 static void* out(Address address) { return reinterpret_cast<void*>(address); }
 static gg_place place(int device, int threads, Address stream) { return {device, threads, out(stream)}; }
+
+static gg_graph_noise graph_noise(Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t stream,
+                                  uint32_t step, bool symmetric) {
+  return {in(ptr), in(graph_id), static_cast<const int64_t*>(in(step_at)), seed, stream, step, symmetric};
+}
+
+// At most GG_TERMS of each, as many coefficients and scales as terms: the callers' word.
+static gg_affine_noise_step_params affine_step(const std::vector<Address>& terms,
+                                               const std::vector<Address>& coefficients,
+                                               const std::vector<double>& scales) {
+  gg_affine_noise_step_params p{};
+  p.terms = static_cast<int32_t>(terms.size());
+  for (int k = 0; k < p.terms; ++k) {
+    p.term[k] = in(terms[k]);
+    p.coefficient[k] = in(coefficients[k]);
+    p.scale[k] = scales[k];
+  }
+  return p;
+}
 
 PYBIND11_MODULE(_C, module) {
   using release = py::call_guard<py::gil_scoped_release>;
@@ -294,12 +315,83 @@ PYBIND11_MODULE(_C, module) {
       release());
   module.def(
       "noise",
-      [](Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, uint64_t seed,
-         uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads, Address stream) {
-        gg_noise_params p{in(ptr), in(graph_id),  out(result), graphs,       features,
-                          seed,    stream_number, step,        distribution, dtype};
+      [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
+         Address result, int64_t graphs, int64_t rows, int64_t features, int distribution, int dtype, int device,
+         int threads, Address stream) {
+        gg_noise_params p{graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric),
+                          out(result),
+                          graphs,
+                          rows,
+                          features,
+                          distribution,
+                          dtype};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_noise(&p, &where));
+      },
+      release());
+  // Terms: their addresses, those of their coefficients, their scales.
+  module.def(
+      "affine_noise_step",
+      [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
+         const std::vector<Address>& terms, const std::vector<Address>& coefficients, const std::vector<double>& scales,
+         bool noisy, Address diffusion, Address amplitude, double amplitude_scale, Address keep, int64_t keep_features,
+         Address result, int64_t graphs, int64_t rows, int64_t features, int dtype, int device, int threads,
+         Address stream) {
+        gg_affine_noise_step_params p = affine_step(terms, coefficients, scales);
+        p.noise = graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric);
+        p.noisy = noisy;
+        p.diffusion = in(diffusion);
+        p.amplitude = in(amplitude);
+        p.amplitude_scale = amplitude_scale;
+        p.keep = static_cast<const uint8_t*>(in(keep));
+        p.keep_features = keep_features;
+        p.out = out(result);
+        p.graphs = graphs;
+        p.rows = rows;
+        p.features = features;
+        p.dtype = dtype;
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_affine_noise_step(&p, &where));
+      },
+      release());
+  module.def(
+      "noise_dot",
+      [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
+         Address a, Address b, int power, Address keep, int64_t keep_features, Address result, Address partial,
+         int64_t graphs, int64_t rows, int64_t features, int dtype, int device, int threads, Address stream) {
+        gg_noise_dot_params p{graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric),
+                              in(a),
+                              in(b),
+                              static_cast<const uint8_t*>(in(keep)),
+                              out(result),
+                              static_cast<double*>(out(partial)),
+                              graphs,
+                              rows,
+                              features,
+                              keep_features,
+                              power,
+                              dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_noise_dot(&p, &where));
+      },
+      release());
+  module.def(
+      "embedded_step",
+      [](Address ptr, const std::vector<Address>& terms, const std::vector<Address>& coefficients,
+         const std::vector<double>& scales, const std::vector<double>& error_scales, double atol, double rtol,
+         Address result, Address norm, Address partial, int64_t graphs, int64_t rows, int64_t features, int dtype,
+         int device, int threads, Address stream) {
+        gg_embedded_step_params p{affine_step(terms, coefficients, scales), {},   atol, rtol, out(norm),
+                                  static_cast<double*>(out(partial)),       dtype};
+        std::copy(error_scales.begin(), error_scales.end(), p.error_scale);
+        p.step.noise.ptr = in(ptr);
+        p.step.out = out(result);
+        p.step.graphs = graphs;
+        p.step.rows = rows;
+        p.step.features = features;
+        p.step.dtype = dtype;
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_embedded_step(&p, &where));
       },
       release());
   module.def(
@@ -320,34 +412,6 @@ PYBIND11_MODULE(_C, module) {
                                   features,   count, terms,   dtype,       index};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_graph_combine(&p, &where));
-      },
-      release());
-  module.def(
-      "probe_dot",
-      [](Address pushed, Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, int64_t rows,
-         uint64_t seed, uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads,
-         Address stream) {
-        gg_probe_dot_params p{
-            {in(ptr), in(graph_id), nullptr, graphs, features, seed, stream_number, step, distribution, dtype},
-            in(pushed),
-            out(result),
-            rows};
-        gg_place where = place(device, threads, stream);
-        return static_cast<int>(gg_probe_dot(&p, &where));
-      },
-      release());
-  module.def(
-      "probe_scale",
-      [](Address scale, Address ptr, Address graph_id, Address result, int64_t graphs, int64_t features, int64_t rows,
-         uint64_t seed, uint32_t stream_number, uint32_t step, int distribution, int dtype, int device, int threads,
-         Address stream) {
-        gg_probe_scale_params p{
-            {in(ptr), in(graph_id), nullptr, graphs, features, seed, stream_number, step, distribution, dtype},
-            in(scale),
-            out(result),
-            rows};
-        gg_place where = place(device, threads, stream);
-        return static_cast<int>(gg_probe_scale(&p, &where));
       },
       release());
 }

@@ -1,5 +1,6 @@
 // The C interface: checks, and the way to the CPU or the CUDA kernel.
 #include "cpu_kernels.h"
+#include "../noise/pairs.h"
 #include "cuda_kernels.h"
 #include "indices.h"
 #include "status.h"
@@ -31,8 +32,6 @@ template <class Params>
 static gg_status check_dtype_of(const Params& p) {
   return check_dtype(p.dtype);
 }
-static gg_status check_dtype_of(const gg_probe_dot_params& p) { return check_dtype(p.probe.dtype); }
-static gg_status check_dtype_of(const gg_probe_scale_params& p) { return check_dtype(p.probe.dtype); }
 static gg_status check_dtype_of(const gg_segment_reduce_params& p) { return check_any_dtype(p.dtype); }
 static gg_status check_dtype_of(const gg_segment_broadcast_params& p) { return check_any_dtype(p.dtype); }
 static gg_status check_dtype_of(const gg_gather_params& p) { return check_any_dtype(p.dtype); }
@@ -182,42 +181,57 @@ static gg_status check(const gg_activate_params& p, const gg_place&) {
       {check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, GG_ACTIVATIONS)});
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
-static gg_status check(const gg_noise_params& p, const gg_place& place) {
-  if (gg_status status =
-          first_failure({check_code("distribution", p.distribution, 3), check_code("stream", p.stream, 65536)}))
-    return status;
+static gg_status check_graphs(const gg_graph_noise& noise, int64_t graphs, int64_t rows, const gg_place& place) {
+  if (gg_status status = check_code("stream", noise.stream, 65536)) return status;
   if (place.device != GG_CPU) return GG_OK;
-  const int64_t* ptr = static_cast<const int64_t*>(p.ptr);
-  const int64_t* graph_id = static_cast<const int64_t*>(p.graph_id);
+  const int64_t* ptr = static_cast<const int64_t*>(noise.ptr);
+  const int64_t* graph_id = static_cast<const int64_t*>(noise.graph_id);
   if (ptr[0] != 0) return fail(GG_OUT_OF_RANGE, "ptr: must start at 0, starts at %lld", static_cast<long long>(ptr[0]));
-  for (int64_t g = 0; g < p.graphs; ++g) {
-    if (ptr[g + 1] < ptr[g])
+  for (int64_t g = 0; g < graphs; ++g) {
+    const int64_t own = ptr[g + 1] - ptr[g];
+    if (own < 0)
       return fail(GG_OUT_OF_RANGE, "ptr: falls at graph %lld; it must never fall", static_cast<long long>(g));
+    if (noise.symmetric && side_of(own) * side_of(own) != own)
+      return fail(GG_OUT_OF_RANGE, "ptr: graph %lld has %lld rows, which is no square: its rows must be pairs of nodes",
+                  static_cast<long long>(g), static_cast<long long>(own));
     if (graph_id && (graph_id[g] < 0 || graph_id[g] >> 48))
       return fail(GG_INVALID_ARGUMENT, "graph_ids: graph %lld has %lld, which is not in [0, 2^48)",
                   static_cast<long long>(g), static_cast<long long>(graph_id[g]));
   }
+  if (ptr[graphs] != rows)
+    return fail(GG_OUT_OF_RANGE, "ptr: must end at the %lld rows there are, ends at %lld", static_cast<long long>(rows),
+                static_cast<long long>(ptr[graphs]));
   return GG_OK;
 }
+static gg_status check(const gg_noise_params& p, const gg_place& place) {
+  return first_failure({check_code("distribution", p.distribution, 3), check_graphs(p.noise, p.graphs, p.rows, place)});
+}
+
+static gg_status check_keep(const uint8_t* keep, int64_t keep_features, int64_t features) {
+  if (!keep || keep_features == 1 || keep_features == features) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "keep has %lld features: expected 1 or %lld", static_cast<long long>(keep_features),
+              static_cast<long long>(features));
+}
+static gg_status check(const gg_affine_noise_step_params& p, const gg_place& place) {
+  if (p.keep && p.terms == 0) return fail(GG_INVALID_ARGUMENT, "keep needs a term that is kept");
+  return first_failure({check_code("terms", p.terms, GG_TERMS + 1), check_keep(p.keep, p.keep_features, p.features),
+                        check_graphs(p.noise, p.graphs, p.rows, place)});
+}
+static gg_status check(const gg_noise_dot_params& p, const gg_place& place) {
+  return first_failure({check_code("power", p.power, 3), check_keep(p.keep, p.keep_features, p.features),
+                        check_graphs(p.noise, p.graphs, p.rows, place)});
+}
+static gg_status check(const gg_embedded_step_params& p, const gg_place& place) {
+  if (p.step.terms == 0 || p.step.noisy || p.step.keep)
+    return fail(GG_INVALID_ARGUMENT, "embedded_step takes a state and its stages, and neither noise nor keep");
+  return check(p.step, place);
+}
+
 static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
 }
 static gg_status check(const gg_graph_combine_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
-}
-static gg_status check_probe(const gg_noise_params& probe, int64_t rows, const gg_place& place) {
-  if (gg_status status = check(probe, place)) return status;
-  if (place.device != GG_CPU) return GG_OK;
-  const int64_t last = static_cast<const int64_t*>(probe.ptr)[probe.graphs];
-  if (last == rows) return GG_OK;
-  return fail(GG_OUT_OF_RANGE, "ptr: ends at %lld, the rows at %lld", static_cast<long long>(last),
-              static_cast<long long>(rows));
-}
-static gg_status check(const gg_probe_dot_params& p, const gg_place& place) {
-  return check_probe(p.probe, p.rows, place);
-}
-static gg_status check(const gg_probe_scale_params& p, const gg_place& place) {
-  return check_probe(p.probe, p.rows, place);
 }
 
 template <class Params, class CudaKernel>

@@ -17,20 +17,9 @@ constexpr int kResident = 2;  // blocks a processor must hold; left free, the co
 constexpr int64_t kBlocksPerProcessor = 64;  // work beyond this many blocks is looped over
 
 template <class Body>
-static __device__ __forceinline__ void each_item_below(int64_t items, const Body& body) {
+__global__ void __launch_bounds__(kThreads, kResident) each_item(int64_t items, const __grid_constant__ Body body) {
   const int64_t stride = int64_t{gridDim.x} * kThreads;
   for (int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x; item < items; item += stride) body(item);
-}
-
-template <class Body>
-__global__ void __launch_bounds__(kThreads, kResident) each_item(int64_t items, const __grid_constant__ Body body) {
-  each_item_below(items, body);
-}
-
-// The number of items is known on the device only.
-template <class Body>
-__global__ void __launch_bounds__(kThreads, kResident) each_counted_item(const __grid_constant__ Body body) {
-  each_item_below(body.items(), body);
 }
 
 template <class Body>
@@ -64,18 +53,6 @@ static gg_status launch_items(const char* operation, int64_t items, void* stream
   if (gg_status status = check(grid_of(1 + (items - 1) / kThreads, kBlocksPerProcessor, &grid), operation))
     return status;
   each_item<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(items, body);
-  return check(cudaGetLastError(), operation);
-}
-
-// The same for [0, body.items()), which is read on the device: the grid fills it once.
-template <class Body>
-static gg_status launch_counted_items(const char* operation, void* stream, const Body& body) {
-  int resident = 0;
-  unsigned grid = 0;
-  cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, each_counted_item<Body>, kThreads, 0);
-  if (error == cudaSuccess) error = grid_of(INT64_MAX, resident, &grid);
-  if (gg_status status = check(error, operation)) return status;
-  each_counted_item<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(body);
   return check(cudaGetLastError(), operation);
 }
 

@@ -24,7 +24,8 @@
   DO(activate)            \
   DO(softmax)             \
   DO(noise)               \
+  DO(affine_noise_step)   \
+  DO(noise_dot)           \
+  DO(embedded_step)       \
   DO(graph_dot)           \
-  DO(graph_combine)       \
-  DO(probe_dot)           \
-  DO(probe_scale)
+  DO(graph_combine)

@@ -1,41 +1,57 @@
-// The numbers of one graph, a vector of counters at a time. CPU kernels only.
+// The noise contract by vectors, for the CPU kernels. A lane is a block of four elements, and the lanes of a vector
+// span the rows of a graph and the graphs of a batch: small graphs fill it as well as large ones.
 #pragma once
 
 #include "../common/simd.h"
 #include "../graphgen.h"
+#include "pairs.h"
 #include "philox.h"
 
 namespace gg {
+namespace GG_ISA {
 
+typedef uint64_t uint64v __attribute__((vector_size(GG_VECTOR_BYTES)));
+
+// A vector of 32-bit words, those of even and of odd lanes apart and each in the low half of a 64-bit lane, where a
+// 32 x 32 bit product wants them. What the high halves hold means nothing.
+struct SplitWords {
+  uint64v even, odd;
+
+  static GG_MEMBER SplitWords of(uint32v words) {
+    const uint64v both = bit_cast<uint64v>(words);
+    return {both, both >> 32};
+  }
+  GG_MEMBER uint32v joined() const { return bit_cast<uint32v>((even & 0xffffffffull) | odd << 32); }
+};
+GG_HD SplitWords operator^(SplitWords a, SplitWords b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
+GG_HD SplitWords operator^(SplitWords a, uint32_t key) { return {a.even ^ uint64_t{key}, a.odd ^ uint64_t{key}}; }
+
+GG_HD uint64v low_product(uint64v a, uint32_t factor) {
+#if !defined(__x86_64__)
+  return (a & 0xffffffffull) * uint64_t{factor};
+#elif GG_VECTOR_BYTES == 64
+  return bit_cast<uint64v>(_mm512_mul_epu32(bit_cast<__m512i>(a), _mm512_set1_epi64(factor)));
+#elif GG_VECTOR_BYTES == 32
+  return bit_cast<uint64v>(_mm256_mul_epu32(bit_cast<__m256i>(a), _mm256_set1_epi64x(factor)));
+#else
+  return bit_cast<uint64v>(_mm_mul_epu32(bit_cast<__m128i>(a), _mm_set1_epi64x(factor)));
+#endif
+}
+
+}  // namespace GG_ISA
+
+template <>
+struct Lanes<GG_ISA::SplitWords> {
+  using Real = floatv;
+  using Words = GG_ISA::SplitWords;
+  static GG_MEMBER void multiply_wide(Words a, uint32_t factor, Words& high, Words& low) {
+    low = {GG_ISA::low_product(a.even, factor), GG_ISA::low_product(a.odd, factor)};
+    high = {low.even >> 32, low.odd >> 32};
+  }
+};
 template <>
 struct Lanes<uint32v> {
   using Real = floatv;
-  static GG_MEMBER void multiply_wide(uint32v a, uint32_t factor, uint32v& high, uint32v& low) {
-#if defined(__x86_64__)
-    typedef uint64_t uint64v __attribute__((vector_size(GG_VECTOR_BYTES)));
-#if GG_VECTOR_BYTES == 64
-    const __m512i f = _mm512_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m512i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm512_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm512_mul_epu32(_mm512_srli_epi64(v, 32), f));
-#elif GG_VECTOR_BYTES == 32
-    const __m256i f = _mm256_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m256i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm256_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm256_mul_epu32(_mm256_srli_epi64(v, 32), f));
-#else
-    const __m128i f = _mm_set1_epi32(static_cast<int>(factor)), v = bit_cast<__m128i>(a);
-    const uint64v even = bit_cast<uint64v>(_mm_mul_epu32(v, f));
-    const uint64v odd = bit_cast<uint64v>(_mm_mul_epu32(_mm_srli_epi64(v, 32), f));
-#endif
-    low = bit_cast<uint32v>((even & 0xffffffffull) | (odd << 32));
-    high = bit_cast<uint32v>((even >> 32) | (odd & 0xffffffff00000000ull));
-#else
-    for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) {
-      const uint64_t product = static_cast<uint64_t>(a[lane]) * factor;
-      high[lane] = static_cast<uint32_t>(product >> 32);
-      low[lane] = static_cast<uint32_t>(product);
-    }
-#endif
-  }
   static GG_MEMBER floatv from_signed(uint32v bits) { return __builtin_convertvector(bit_cast<int32v>(bits), floatv); }
   static GG_MEMBER floatv square_root(floatv x) {
     for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
@@ -43,88 +59,118 @@ struct Lanes<uint32v> {
   }
 };
 
-// lanes of a and b by turns, the lower or the upper half of them
-template <bool upper, class Vector>
-GG_HD Vector interleave(Vector a, Vector b) {
-  constexpr int lanes = GG_VECTOR_BYTES / 4;
-  int32v order{};
-  for (int lane = 0; lane < lanes; ++lane) order[lane] = (lane & 1) * lanes + lane / 2 + (upper ? lanes / 2 : 0);
-  return __builtin_shuffle(a, b, order);
-}
-
 namespace GG_ISA {
 
 constexpr int kLanes = GG_VECTOR_BYTES / 4;
-constexpr int64_t kDrawn = 128;  // elements that one block of signs holds; a draw starts at a multiple
+constexpr int kRun = 1024;    // most elements of a graph that are handed over at once
+constexpr int kBlocks = 512;  // drawn at once
 
-// One block a lane: counters first_block + 0, 1, 2, ...
-static inline void draw_words(const gg_noise_params& p, int64_t graph_id, int64_t first_block, uint32v (&words)[4]) {
-  for (int lane = 0; lane < kLanes; ++lane) words[0][lane] = static_cast<uint32_t>(first_block) + lane;
-  words[1] = uint32v{} + p.step;
-  words[2] = uint32v{} + static_cast<uint32_t>(graph_id);
-  words[3] = uint32v{} + last_counter_word(p.stream, graph_id);
-  philox(words, p.seed);
+// lanes of a and b by turns, the lower or the upper half of them
+template <bool upper>
+GG_HD floatv interleave(floatv a, floatv b) {
+  int32v order{};
+  for (int lane = 0; lane < kLanes; ++lane) order[lane] = (lane & 1) * kLanes + lane / 2 + (upper ? kLanes / 2 : 0);
+  return __builtin_shuffle(a, b, order);
 }
 
-template <class S>
-static inline void write_some(S* out, const float* values, int64_t count) {
-  for (int64_t k = 0; k < count; ++k) {
-    if constexpr (sizeof(S) == 2) {
-      out[k] = narrow(values[k]);
-    } else {
-      out[k] = values[k];
+// The counters of blocks that wait to be drawn, in rows that leave room for a last vector.
+struct Counters {
+  uint32_t block[kBlocks + kLanes], graph[kBlocks + kLanes], last[kBlocks + kLanes];
+
+  void add(int at, int64_t first_block, int count, uint32_t stream, int64_t graph_id) {
+    uint32v number{};
+    for (int lane = 0; lane < kLanes; ++lane) number[lane] = lane;
+    number += static_cast<uint32_t>(first_block);
+    const uint32v low = uint32v{} + static_cast<uint32_t>(graph_id);
+    const uint32v high = uint32v{} + last_counter_word(stream, graph_id);
+    for (int k = 0; k < count; k += kLanes) {
+      __builtin_memcpy(block + at + k, &number, sizeof number);
+      __builtin_memcpy(graph + at + k, &low, sizeof low);
+      __builtin_memcpy(last + at + k, &high, sizeof high);
+      number += static_cast<uint32_t>(kLanes);
     }
   }
-}
+};
 
-template <class S>
-static inline void draw_reals(const gg_noise_params& p, int64_t graph_id, int64_t start, S* out, int64_t count) {
-  for (int64_t at = 0; at < count; at += 4 * kLanes) {
-    uint32v words[4] = {};
-    draw_words(p, graph_id, (start + at) / 4, words);
+template <int distribution>
+static void draw(const Counters& counters, int count, uint64_t seed, uint32_t step, float* values) {
+  for (int k = 0; k < count; k += kLanes) {
+    uint32v word[4];
+    __builtin_memcpy(&word[0], counters.block + k, sizeof word[0]);
+    word[1] = uint32v{} + step;
+    __builtin_memcpy(&word[2], counters.graph + k, sizeof word[2]);
+    __builtin_memcpy(&word[3], counters.last + k, sizeof word[3]);
+    SplitWords split[4];
+    for (int w = 0; w < 4; ++w) split[w] = SplitWords::of(word[w]);
+    philox(split, seed);
+    for (int w = 0; w < 4; ++w) word[w] = split[w].joined();
     floatv element[4];
-    if (p.distribution == GG_NORMAL) {
-      box_muller(words[0], words[1], element[0], element[1]);
-      box_muller(words[2], words[3], element[2], element[3]);
+    if constexpr (distribution == GG_NORMAL) {
+      box_muller(word[0], word[1], element[0], element[1]);
+      box_muller(word[2], word[3], element[2], element[3]);
     } else {
-      for (int k = 0; k < 4; ++k) element[k] = uniform(words[k]);
+      for (int w = 0; w < 4; ++w) element[w] = uniform(word[w]);
     }
-    floatv even[2] = {interleave<false>(element[0], element[2]), interleave<true>(element[0], element[2])};
-    floatv odd[2] = {interleave<false>(element[1], element[3]), interleave<true>(element[1], element[3])};
-    float values[4 * kLanes];
+    const floatv even[2] = {interleave<false>(element[0], element[2]), interleave<true>(element[0], element[2])};
+    const floatv odd[2] = {interleave<false>(element[1], element[3]), interleave<true>(element[1], element[3])};
     for (int half = 0; half < 2; ++half) {
-      store(values + (2 * half) * kLanes, interleave<false>(even[half], odd[half]));
-      store(values + (2 * half + 1) * kLanes, interleave<true>(even[half], odd[half]));
+      store(values + 4 * k + 2 * half * kLanes, interleave<false>(even[half], odd[half]));
+      store(values + 4 * k + (2 * half + 1) * kLanes, interleave<true>(even[half], odd[half]));
     }
-    write_some(out + at, values, count - at < 4 * kLanes ? count - at : 4 * kLanes);
   }
 }
 
-template <class S>
-static inline void draw_signs(const gg_noise_params& p, int64_t graph_id, int64_t start, S* out, int64_t count) {
-  for (int64_t at = 0; at < count; at += kDrawn) {
-    uint32_t words[4] = {static_cast<uint32_t>((start + at) / kDrawn), p.step, static_cast<uint32_t>(graph_id),
-                         last_counter_word(p.stream, graph_id)};
-    philox(words, p.seed);
-    float values[kDrawn];
-    for (int first = 0; first < kDrawn; first += kLanes) {
-      uint32v place = {};
-      for (int lane = 0; lane < kLanes; ++lane) place[lane] = static_cast<uint32_t>(first % 32 + lane);
-      const uint32v clear = ~((uint32v{} + words[first / 32]) >> place) & 1u;
-      store(values + first, bit_cast<floatv>(0x3f800000u | clear << 31));  // 1 with the sign bit of a clear bit
-    }
-    write_some(out + at, values, count - at < kDrawn ? count - at : kDrawn);
-  }
-}
+// The graphs of a batch and the noise that belongs to them.
+struct Batch {
+  const int64_t *ptr, *graph_id;
+  int64_t features;
+  uint64_t seed;
+  uint32_t stream, step;
+  bool symmetric;
 
-// out = elements start, ..., start + count - 1 of a graph.
-template <class S>
-static inline void draw(const gg_noise_params& p, int64_t graph_id, int64_t start, S* out, int64_t count) {
-  if (p.distribution == GG_RADEMACHER) {
-    draw_signs(p, graph_id, start, out, count);
-  } else {
-    draw_reals(p, graph_id, start, out, count);
+  Batch(const gg_graph_noise& noise, int64_t features)
+      : ptr(static_cast<const int64_t*>(noise.ptr)),
+        graph_id(static_cast<const int64_t*>(noise.graph_id)),
+        features(features),
+        seed(noise.seed),
+        stream(noise.stream),
+        step(noise.step + (noise.step_at ? static_cast<uint32_t>(*noise.step_at) : 0)),
+        symmetric(noise.symmetric) {}
+
+  int64_t id(int64_t graph) const { return graph_id ? graph_id[graph] : graph; }
+  int64_t start(int64_t graph) const { return ptr[graph] * features; }
+  int64_t rows(int64_t graph) const { return ptr[graph + 1] - ptr[graph]; }
+  int64_t numbers(int64_t graph) const { return (symmetric ? pairs_of(side_of(rows(graph))) : rows(graph)) * features; }
+};
+
+// body(graph, first, count, noise) for the noise of graphs [begin, end), in runs of elements [first, first + count) of
+// a graph: first is a multiple of kRun, count at most kRun, and what is readable behind noise[count] means nothing.
+template <int distribution, class Body>
+GG_HD void for_each_run(const Batch& batch, int64_t begin, int64_t end, Body&& body) {
+  struct Run {
+    int64_t graph, first;
+    int count, at;
+  };
+  Counters counters;
+  Run runs[kBlocks];
+  float values[4 * (kBlocks + kLanes)];
+  int blocks = 0, waiting = 0;
+  auto hand_over = [&] {
+    draw<distribution>(counters, blocks, batch.seed, batch.step, values);
+    for (int k = 0; k < waiting; ++k) body(runs[k].graph, runs[k].first, runs[k].count, values + 4 * runs[k].at);
+    blocks = waiting = 0;
+  };
+  for (int64_t graph = begin; graph < end; ++graph) {
+    const int64_t numbers = batch.numbers(graph);
+    for (int64_t first = 0; first < numbers; first += kRun) {
+      const int count = static_cast<int>(numbers - first < kRun ? numbers - first : kRun), needed = (count + 3) / 4;
+      if (blocks + needed > kBlocks) hand_over();
+      counters.add(blocks, first / 4, needed, batch.stream, batch.id(graph));
+      runs[waiting++] = {graph, first, count, blocks};
+      blocks += needed;
+    }
   }
+  hand_over();
 }
 
 }  // namespace GG_ISA

@@ -1,75 +1,77 @@
 #include "../common/cuda_kernels.h"
-#include "../common/launch.cuh"
 #include "../common/pack.cuh"
-#include "draw.cuh"
+#include "quads.cuh"
 
 namespace gg::cuda {
 namespace {
 
-constexpr unsigned kWholeWarp = 0xffffffffu;
+static __device__ __forceinline__ void draw(const Quads& quads, int distribution, int64_t graph, int64_t quad,
+                                            float (&element)[4]) {
+  if (distribution == GG_NORMAL) return quads.normals(graph, quad, element);
+  uint32_t words[4];
+  quads.words(graph, distribution == GG_RADEMACHER ? quad / 32 : quad, words);
+  if (distribution == GG_UNIFORM) {
+    for (int k = 0; k < 4; ++k) element[k] = uniform(words[k]);
+  } else {
+    const int place = static_cast<int>(quad % 32);  // of the block's 32 quads; 8 to a word
+    const uint32_t low = place & 8 ? words[1] : words[0], high = place & 8 ? words[3] : words[2];
+    const uint32_t bits = (place & 16 ? high : low) >> (place % 8 * 4);
+    for (int k = 0; k < 4; ++k) element[k] = bits >> k & 1 ? 1.0f : -1.0f;
+  }
+}
 
-// One thread four elements of a graph, its quad. Quads are numbered through all graphs without a pass over
-// them: those of graph g start at floor(its first element / 4) + g, which leaves each graph at least as many
-// as it needs.
 template <class S>
 struct Noise {
-  gg_noise_params p;
-
-  __device__ __forceinline__ int64_t start(int64_t graph) const {
-    return static_cast<const int64_t*>(p.ptr)[graph] * p.features;
-  }
-  __device__ __forceinline__ int64_t first_quad(int64_t graph) const { return start(graph) / 4 + graph; }
-
-  // Whole warps only: their threads write together.
-  __device__ __forceinline__ int64_t items() const {
-    return (first_quad(p.graphs) - first_quad(0) + kWarp - 1) / kWarp * kWarp;
-  }
-
-  // The last graph whose quads start at or before this one.
-  __device__ __forceinline__ int64_t graph_of(int64_t quad) const {
-    int64_t low = 0, high = p.graphs;
-    while (high - low > 1) {
-      const int64_t middle = low + (high - low) / 2;
-      if (first_quad(middle) <= quad) {
-        low = middle;
-      } else {
-        high = middle;
-      }
-    }
-    return low;
-  }
+  Quads quads;
+  S* out;
+  int distribution;
 
   __device__ __forceinline__ void operator()(int64_t item) const {
-    __shared__ float staged[kThreads / kWarp][4 * kWarp];
-    const int lane = threadIdx.x % kWarp;
-    float* values = staged[threadIdx.x / kWarp];
-
-    const int64_t quad = item + first_quad(0), graph = graph_of(quad), in_graph = quad - first_quad(graph);
-    const int64_t count = start(graph + 1) - start(graph);
-    const int64_t done = in_graph * 4 < count ? in_graph * 4 : count;
-    const int filled = count - done < 4 ? static_cast<int>(count - done) : 4;
+    __shared__ WarpRun runs[kThreads / kWarp];
+    const Quads::Quad quad = quads.at(item);
     float element[4];
-    draw(p, graph, in_graph, element);
+    draw(quads, distribution, quad.graph, quad.number, element);
+    runs[threadIdx.x / kWarp].each(quads, quad, element,
+                                   [&](int64_t at, int64_t, float value) { store_scalar(out + at, value); });
+  }
+};
 
-    // What a warp's threads hold is one run of the output, whichever graphs they are in: written together.
-    const int64_t place = start(graph) + done;
-    const int64_t begin = __shfl_sync(kWholeWarp, place, 0);
-    const int length = static_cast<int>(__shfl_sync(kWholeWarp, place + filled, kWarp - 1) - begin);
+// A quad of unordered pairs goes to both orders of each. There are fewer of these quads than numbers for them.
+template <class S>
+struct PairNoise {
+  Quads quads;
+  S* out;
+  int distribution;
+
+  __device__ __forceinline__ void operator()(int64_t item) const {
+    const Quads::Quad quad = quads.at(item);
+    const int64_t n = side_of(quads.count(quad.graph) / quads.features), numbers = pairs_of(n) * quads.features;
+    if (quad.number * 4 >= numbers) return;
+    float element[4];
+    draw(quads, distribution, quad.graph, quad.number, element);
+    S* to = out + quads.start(quad.graph);
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      if (k < filled) values[place - begin + k] = element[k];
-    __syncwarp();
-    for (int k = lane; k < length; k += kWarp) store_scalar(static_cast<S*>(p.out) + begin + k, values[k]);
-    __syncwarp();
+    for (int k = 0; k < 4; ++k) {
+      const int64_t number = quad.number * 4 + k, feature = number % quads.features;
+      if (number >= numbers) break;
+      const Pair pair = Pair::at(number / quads.features);
+      store_scalar(to + pair.row(n) * quads.features + feature, element[k]);
+      store_scalar(to + pair.mirrored_row(n) * quads.features + feature, element[k]);
+    }
   }
 };
 
 }  // namespace
 
 gg_status noise(const gg_noise_params& p, void* stream) {
-  if (p.graphs == 0 || p.features == 0) return GG_OK;
+  if (p.rows == 0 || p.features == 0) return GG_OK;
+  const Quads quads{p.noise, p.graphs, p.rows, p.features};
   return with_dtype(p.dtype, [&](auto dtype) {
-    return launch_counted_items("noise", stream, Noise<typename decltype(dtype)::type>{p});
+    using S = typename decltype(dtype)::type;
+    S* out = static_cast<S*>(p.out);
+    if (p.noise.symmetric)
+      return launch_items("noise", quads.items(), stream, PairNoise<S>{quads, out, p.distribution});
+    return launch_items("noise", quads.items(), stream, Noise<S>{quads, out, p.distribution});
   });
 }
 

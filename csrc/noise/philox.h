@@ -3,7 +3,8 @@
 //   Philox4x32-10 (Salmon et al., SC 2011), key = seed (low word, high word),
 //   counter = (block, step, graph id bits 0-31, stream | graph id bits 32-47 << 16)
 //
-// Element e of a graph (its row-major place in the graph's [nodes, features] block) is
+// Element e of a graph (its row-major place in the graph's [nodes, features] block, or its number among unordered
+// pairs, see pairs.h) is
 //   uniform     word e % 4 of block e / 4:  (word >> 8) * 2^-24, in [0, 1)
 //   normal      words (0, 1) of block e / 4 give elements 0 and 1 of the block by Box-Muller, words (2, 3)
 //   elements

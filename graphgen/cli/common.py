@@ -35,8 +35,8 @@ def show(renderable: object) -> None:
 
 
 def plain(text: object) -> str:
-    """Text from outside, safe within markup."""
-    return escape(str(text))
+    """Text from outside, safe within markup; file names that are no UTF-8 can be printed."""
+    return escape(str(text).encode(errors="backslashreplace").decode())
 
 
 def check_device(device: str) -> str:

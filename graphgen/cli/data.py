@@ -35,7 +35,7 @@ def data(
         log(f"{plain(name)}: {plain(datasets.download(name))}")
     encoded, code = load_data(name, column, None if out is None else rejects_path(out))
     report = encoded.report
-    table = Table("", "", title=encoded.name, title_justify="left", show_header=False, box=None)
+    table = Table("", "", title=plain(encoded.name), title_justify="left", show_header=False, box=None)
     table.add_row("rows read", f"{report['rows']:,}")
     table.add_row(
         "encoded, round trip exact",

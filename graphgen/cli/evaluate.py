@@ -40,12 +40,13 @@ def evaluate(
     from graphgen.metrics.floors import as_in_source
     from graphgen.models import checkpoint, load
     from graphgen.molecules import datasets
-    from graphgen.molecules.records import read_records
+    from graphgen.molecules.records import open_plain, read_records
     from graphgen.train import LOG
 
     check_device(device)
-    if not generated.is_file():
+    if not generated.exists():
         raise GraphgenError(f"{generated}: no such file; give a .csv or .smi file of generated molecules")
+    open_plain(generated).close()
     settings: dict[str, object] = {
         "generated": str(generated),
         "train": train,

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from graphgen.cli import data, demo, doctor, evaluate, generate, train
-from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log
+from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log, plain
 from graphgen.errors import GraphgenError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except GraphgenError as error:
-        log(f"[bold red]error:[/] {error}")
+        log(f"[bold red]error:[/] {plain(error)}")
         code = EXIT_ERROR
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
@@ -34,7 +34,7 @@ def main() -> None:
         # The parser's own complaints know how to print themselves; anything else is our bug and keeps its traceback.
         if not hasattr(error, "format_message"):
             raise
-        log(f"[bold red]error:[/] {error.format_message()} (see --help)")
+        log(f"[bold red]error:[/] {plain(error.format_message())} (see --help)")
         code = EXIT_ERROR
     if code == EXIT_INTERRUPTED:
         log("interrupted: what was finished is kept, and `graphgen train ... --resume` goes on from there")

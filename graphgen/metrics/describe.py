@@ -91,7 +91,7 @@ def describe(
     """
     if filters:
         patterns.load()
-    with closing(answers(f"{__name__}:facts", [(text, filters) for text in smiles], FEW)) as found:
+    with closing(answers(f"{__name__}:facts", ((text, filters) for text in smiles), len(smiles), FEW)) as found:
         return collect(list(watch(found, len(smiles), name)), filters)
 
 

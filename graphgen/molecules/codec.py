@@ -17,7 +17,8 @@ from graphgen.molecules.vocabulary import Atom, MoleculeGraph
 _BOND_ORDERS = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
 _BOND_INDEX = {order: i for i, order in enumerate(_BOND_ORDERS)}
 # RDKit overflows its stack on deep nesting, and takes minutes for 100,000 atoms.
-_LONGEST = {"smiles": 10_000, "molblock": 1_000_000}
+LONGEST_SMILES = 10_000
+_LONGEST = {"smiles": LONGEST_SMILES, "molblock": 1_000_000}
 _LOG_PREFIX = re.compile(r"^\[[\d:]+\]\s*(SMILES Parse Error: )?")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rdkit import RDConfig, rdBase
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
 from graphgen.molecules.encoded import EncodedMolecules, Encoder
-from graphgen.molecules.records import UNREADABLE, Record, Reject, damaged, open_plain, read_records
+from graphgen.molecules.records import READER_VERSION, UNREADABLE, Record, Reject, damaged, open_plain, read_records
 from graphgen.molecules.vocabulary import CODEC_VERSION, MoleculeGraph
 from graphgen.molecules.workers import encode_records
 from graphgen.progress import progress_bar
@@ -95,7 +96,8 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
         name, digest = str(name_or_path), source.sha256
     else:
         path = Path(name_or_path)
-        if not path.exists():
+        # Path.exists raises for names that no file can have.
+        if not os.path.exists(path):
             known = ", ".join(SOURCES)
             raise GraphgenError(f"{path}: no such file, and no data set of that name; there are {known}")
         name, digest = path.name.split(".")[0], _sha256(path)
@@ -109,7 +111,7 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
             cached.unlink()
     if source is not None:
         path = _find(name, source)
-    encoded = _encode(name, digest, read_records(path, column), selection, progress)
+    encoded = _encode(name, digest, path, column, selection, progress)
     try:
         encoded.save(cached)
     except OSError as error:
@@ -196,30 +198,42 @@ def _sha256(path: Path) -> str:
 def _key(digest: str, form: str, column: str | None, selection: Selection | None) -> str:
     chosen = [sorted(selection.elements), selection.max_atoms] if selection else None
     # Canonical SMILES, and with them the split, may change with RDKit.
-    parts = [digest, form.lower(), column, chosen, CODEC_VERSION, rdBase.rdkitVersion]
+    parts = [digest, form.lower(), column, chosen, CODEC_VERSION, READER_VERSION, rdBase.rdkitVersion]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _encode(
-    name: str, digest: str, found: Iterable[Record | Reject], selection: Selection | None, progress: bool
+    name: str, digest: str, path: Path, column: str | None, selection: Selection | None, progress: bool
 ) -> EncodedMolecules:
-    items = list(found)
-    records = [item for item in items if isinstance(item, Record)]
     encoder, rejects = Encoder(), []
+    unsettled: deque[Record | Reject] = deque()
+
+    def records() -> Iterator[Record]:
+        for item in read_records(path, column):
+            unsettled.append(item)
+            if isinstance(item, Record):
+                yield item
+
+    # Read twice, so that the records of a large file are never held together.
+    total = sum(1 for _ in read_records(path, column))
     with (
-        closing(encode_records(records)) as outcomes,
-        progress_bar(f"encoding {name}", len(items), progress) as advance,
+        closing(encode_records(records(), total)) as outcomes,
+        progress_bar(f"encoding {name}", total, progress) as advance,
     ):
-        for item in items:
-            outcome = item.reason if isinstance(item, Reject) else next(outcomes)
+        for outcome in outcomes:
+            while isinstance(item := unsettled.popleft(), Reject):
+                rejects.append(item)
+                advance()
             if not isinstance(outcome, str) and selection is not None:
                 outcome = selection.objection(outcome[0]) or outcome
             if isinstance(outcome, str):
-                rejects.append(Reject(item.where, outcome, item.text))
+                rejects.append(Reject.of(item.where, outcome, item.text))
             else:
                 encoder.add(*outcome)
             advance()
-    if len(rejects) == len(items):
+        rejects.extend(item for item in unsettled if isinstance(item, Reject))
+        advance(len(unsettled))
+    if len(rejects) == total:
         where, reason, _ = rejects[0]
-        raise GraphgenError(f"{name}: none of {len(items)} records is a usable molecule; {where}: {reason}")
+        raise GraphgenError(f"{name}: none of {total} records is a usable molecule; {where}: {reason}")
     return encoder.finish(name, digest, rejects)

@@ -251,9 +251,18 @@ class Encoder:
             "split": _tensor(self._splits, torch.uint8),
             "smiles": _tensor(self._smiles, torch.uint8),
             "smiles_ptr": _tensor(self._smiles_ptr, torch.int64),
-            "rejects": _tensor(bytearray(json.dumps(list(rejects)).encode()), torch.uint8),
+            "rejects": _tensor(_packed(rejects), torch.uint8),
         }
         return EncodedMolecules(vocabulary, name, source_sha256, torch.arange(len(self._splits)), columns)
+
+
+def _packed(rejects: Iterable[Reject]) -> bytearray:
+    """A list in JSON, written piece by piece: the rejects of a bad file are most of what is in memory."""
+    buffer = bytearray(b"[")
+    for reject in rejects:
+        buffer += b", " if len(buffer) > 1 else b""
+        buffer += json.dumps(reject).encode()
+    return buffer + b"]"
 
 
 def _tensor(buffer: array[int] | bytearray, dtype: torch.dtype) -> Tensor:

@@ -8,15 +8,17 @@ the caller's script.
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from graphgen.errors import GraphgenError
@@ -34,8 +36,8 @@ _FEW = 5_000
 """So many records are encoded sooner than a process starts."""
 
 
-def encode_records(records: Sequence[Record], timeout: float = 60.0) -> Generator[Outcome]:
-    """Encode records, in order.
+def encode_records(records: Iterable[Record], total: int, timeout: float = 60.0) -> Generator[Outcome]:
+    """Encode about ``total`` records, in order; few of them are held at a time.
 
     A record that crashes its process, or takes longer than ``timeout`` seconds, has an outcome like others.
     Closing the generator, or an exception in it such as KeyboardInterrupt, ends the processes.
@@ -43,28 +45,30 @@ def encode_records(records: Sequence[Record], timeout: float = 60.0) -> Generato
     Raises:
         GraphgenError: a process cannot be started.
     """
-    with closing(answers(_ENCODE, [(r.text, r.form) for r in records], _FEW, timeout)) as found:
+    with closing(answers(_ENCODE, ((r.text, r.form) for r in records), total, _FEW, timeout)) as found:
         yield from map(_outcome, found)
 
 
-def answers(task: str, items: Sequence[Sequence[Any]], few: int, timeout: float = 60.0) -> Generator[Any]:
+def answers(task: str, items: Iterable[Sequence[Any]], total: int, few: int, timeout: float = 60.0) -> Generator[Any]:
     """``function(*item)`` for every item, in order, in as many processes as are worth their start.
 
     An item that crashes its process, or takes longer than ``timeout`` seconds, is answered by a string that
-    says so. Closing the generator, or an exception in it, ends the processes.
+    says so. Closing the generator, or an exception in it, ends the processes. The items are taken, in some other
+    thread, not long before their answers are.
 
     Args:
         task: ``module:function``. The function takes and returns what JSON can carry, and raises nothing.
+        total: about how many items there are.
         few: so many items take as long as a process takes to start.
 
     Raises:
         GraphgenError: a process cannot be started.
     """
-    if len(items) <= few:
+    if total <= few:
         function = _function(task)
         yield from (function(*item) for item in items)
     else:
-        workers = min(os.cpu_count() or 1, 1 + len(items) // few)
+        workers = min(os.cpu_count() or 1, 1 + total // few)
         yield from _in_processes(task, items, workers, timeout)
 
 
@@ -92,7 +96,7 @@ def _outcome(answer: Any) -> Outcome:
 
 
 class _Worker:
-    """One child process. ``heard`` is when it last gave a sign of life."""
+    """One child process. ``heard`` is when it last gave a sign of life, infinite while nothing is asked of it."""
 
     def __init__(self, task: str) -> None:
         self.heard = time.monotonic()
@@ -125,6 +129,7 @@ class _Worker:
                 return
             self.heard = time.monotonic()
             yield json.loads(line)
+        self.heard = math.inf
 
     def end(self) -> None:
         self._process.kill()
@@ -141,23 +146,26 @@ _READY = b"ready\n"
 
 
 class _Pool:
-    def __init__(self, task: str, items: Sequence[Sequence[Any]], timeout: float) -> None:
+    """``results`` gets (number, answers) of every chunk, any exception, and None from every thread that ends."""
+
+    def __init__(self, task: str, items: Iterable[Sequence[Any]], workers: int, timeout: float) -> None:
         self.task = task
-        self.items = items
         self.timeout = timeout
-        self.starts = iter(range(0, len(items), _CHUNK))
-        self.results: queue.SimpleQueue[tuple[int, list[Any]] | Exception] = queue.SimpleQueue()
+        self.chunks = enumerate(_chunks(iter(items)))
+        # What is read but not yet answered to the caller is limited, however slow the caller is.
+        self.room = threading.Semaphore(max(16, 2 * workers))
+        self.results: queue.SimpleQueue[tuple[int, list[Any]] | Exception | None] = queue.SimpleQueue()
         self.alive: set[_Worker] = set()
-        self.lock = threading.Lock()
+        self.lock, self.reading = threading.Lock(), threading.Lock()
         self.closed = False
 
     def run(self) -> None:
         """One thread, one worker at a time: answer chunks until there are none."""
         worker = None
         try:
-            while (start := self.next_start()) is not None:
+            while (numbered := self.next_chunk()) is not None:
+                number, chunk = numbered
                 answers: list[Any] = []
-                chunk = self.items[start : start + _CHUNK]
                 while len(answers) < len(chunk):
                     worker = worker or self.hire()
                     answers.extend(worker.answers(chunk[len(answers) :]))
@@ -165,16 +173,18 @@ class _Pool:
                         answers.append(f"took over {self.timeout:g} s" if worker.overdue else "crashed RDKit")
                         self.dismiss(worker)
                         worker = None
-                self.results.put((start, answers))
+                self.results.put((number, answers))
         except Exception as error:
             self.results.put(error)
         finally:
             if worker:
                 self.dismiss(worker)
+            self.results.put(None)
 
-    def next_start(self) -> int | None:
-        with self.lock:
-            return None if self.closed else next(self.starts, None)
+    def next_chunk(self) -> tuple[int, list[Sequence[Any]]] | None:
+        self.room.acquire()
+        with self.reading:
+            return None if self.closed else next(self.chunks, None)
 
     def hire(self) -> _Worker:
         with self.lock:
@@ -206,26 +216,37 @@ class _Pool:
                 worker.end()
 
 
-def _in_processes(task: str, items: Sequence[Sequence[Any]], workers: int, timeout: float) -> Iterator[Any]:
-    pool = _Pool(task, items, timeout)
+def _chunks(items: Iterator[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    while chunk := list(islice(items, _CHUNK)):
+        yield chunk
+
+
+def _in_processes(task: str, items: Iterable[Sequence[Any]], workers: int, timeout: float) -> Iterator[Any]:
+    pool = _Pool(task, items, workers, timeout)
     threads = [threading.Thread(target=pool.run, daemon=True) for _ in range(workers)]
     early: dict[int, list[Any]] = {}
-    done = 0
+    running, number = workers, 0
     try:
         for thread in threads:
             thread.start()
-        while done < len(items):
+        while running:
             with suppress(queue.Empty):
                 result = pool.results.get(timeout=1.0)
                 if isinstance(result, Exception):
                     raise result
-                early[result[0]] = result[1]
+                if result is None:
+                    running -= 1
+                    pool.room.release()
+                else:
+                    early[result[0]] = result[1]
             pool.end_overdue()
-            while found := early.pop(done, None):
+            while found := early.pop(number, None):
                 yield from found
-                done += len(found)
+                number += 1
+                pool.room.release()
     finally:
         pool.close()
+        pool.room.release(workers)
         for thread in threads:
             thread.join()
 

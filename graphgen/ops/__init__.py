@@ -22,17 +22,35 @@ from graphgen.ops.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.noise import normal, rademacher, uniform
-from graphgen.ops.trace import divergence, graph_dot, graph_scale, probe_dot
+from graphgen.ops.stepping import (
+    affine_noise_step,
+    annealed_langevin_step,
+    ddpm_step,
+    euler_maruyama_step,
+    heun_step,
+    langevin_step,
+    probability_flow_step,
+    reverse_sde_step,
+    rk_combine,
+    rk_combine_with_error,
+)
+from graphgen.ops.trace import divergence, graph_dot, graph_scale
 
 __all__ = [
     "activation",
+    "affine_noise_step",
+    "annealed_langevin_step",
+    "ddpm_step",
     "divergence",
     "edge_distance",
     "edge_dot",
     "edge_softmax",
+    "euler_maruyama_step",
     "gather",
     "graph_dot",
     "graph_scale",
+    "heun_step",
+    "langevin_step",
     "linear",
     "message_sum",
     "neighbor_attention",
@@ -40,10 +58,13 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "normal",
-    "probe_dot",
+    "probability_flow_step",
     "rademacher",
     "rbf_neighbor_sum",
     "reference",
+    "reverse_sde_step",
+    "rk_combine",
+    "rk_combine_with_error",
     "scatter",
     "scatter_max",
     "scatter_min",

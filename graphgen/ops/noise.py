@@ -31,6 +31,10 @@ class Stream(IntEnum):
     PATH = 3  # the noise end of a training pair
     TIME = 4  # the time at which a training pair is looked at
     ORDER = 5  # which molecules a training batch holds
+    STEP = 6  # steps of a solver on node features
+    CORRECTOR = 7  # Langevin corrections of node features
+    PAIR_STEP = 8  # steps of a solver on pair features
+    PAIR_CORRECTOR = 9  # Langevin corrections of pair features
 
 
 def _draw(
@@ -42,12 +46,13 @@ def _draw(
     step: int,
     graph_ids: Tensor | None,
     dtype: torch.dtype,
+    symmetric: bool,
 ) -> Tensor:
     reference.check(ptr, features, seed, stream, step, graph_ids)
     rows = int(ptr[-1])
     out = torch.empty((rows, features), dtype=dtype, device=ptr.device)
     if not _native.runs(out):
-        return getattr(reference, distribution)(ptr, features, seed, stream, step, graph_ids, dtype)
+        return getattr(reference, distribution)(ptr, features, seed, stream, step, graph_ids, dtype, symmetric)
     ptr = ptr.long().contiguous()
     graph_ids = None if graph_ids is None else graph_ids.long().contiguous()
     _native.call(
@@ -55,12 +60,15 @@ def _draw(
         out,
         ptr.data_ptr(),
         _native.address(graph_ids),
-        out.data_ptr(),
-        ptr.numel() - 1,
-        features,
+        0,
         seed,
         stream,
         step,
+        symmetric,
+        out.data_ptr(),
+        ptr.numel() - 1,
+        rows,
+        features,
         _native.DISTRIBUTIONS[distribution],
         _native.DTYPES[dtype],
     )
@@ -75,6 +83,7 @@ def normal(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """Standard normals for the nodes of a batch.
 
@@ -86,15 +95,18 @@ def normal(
         step: which step of it, 0 <= step < 2^32.
         graph_ids: [B] int64 in [0, 2^48), what identifies each graph over all batches; None for 0, 1, 2, ...
         dtype: float32, float64 or bfloat16.
+        symmetric: the rows of a graph of n nodes are its n * n ordered pairs (i, j), row i * n + j, and both orders
+            of a pair get the same numbers, those of element i (i + 1) / 2 + j for j <= i. ``ptr`` bounds these rows.
 
     Returns:
         [N, F].
 
     Raises:
-        IndexError: a ptr that does not start at 0 or falls (CPU; a CUDA call does not wait to look).
+        IndexError: a ptr that does not start at 0 or falls, or of symmetric noise a number of rows that is no square
+            (CPU; a CUDA call does not wait to look).
         ValueError: a number out of these ranges (graph ids: CPU).
     """
-    return _draw("normal", ptr, features, seed, stream, step, graph_ids, dtype)
+    return _draw("normal", ptr, features, seed, stream, step, graph_ids, dtype, symmetric)
 
 
 def uniform(
@@ -105,9 +117,10 @@ def uniform(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """Multiples of 2^-24 uniform in [0, 1); arguments as :func:`normal`."""
-    return _draw("uniform", ptr, features, seed, stream, step, graph_ids, dtype)
+    return _draw("uniform", ptr, features, seed, stream, step, graph_ids, dtype, symmetric)
 
 
 def rademacher(
@@ -118,6 +131,7 @@ def rademacher(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """Fair signs, -1 or +1; arguments as :func:`normal`."""
-    return _draw("rademacher", ptr, features, seed, stream, step, graph_ids, dtype)
+    return _draw("rademacher", ptr, features, seed, stream, step, graph_ids, dtype, symmetric)

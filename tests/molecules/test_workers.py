@@ -48,9 +48,9 @@ def children():
 
 
 def test_processes_answer_as_one_process_does(in_processes, monkeypatch):
-    parallel = list(workers.encode_records(RECORDS))
+    parallel = list(workers.encode_records(RECORDS, len(RECORDS)))
     monkeypatch.setattr(workers, "_FEW", 10_000)
-    assert parallel == list(workers.encode_records(RECORDS))
+    assert parallel == list(workers.encode_records(RECORDS, len(RECORDS)))
     assert len(parallel) == len(SMILES)
     assert parallel[0] == codec.encode_with_smiles(codec.parse("CCO"))
     assert parallel[3] == "radical"
@@ -59,7 +59,7 @@ def test_processes_answer_as_one_process_does(in_processes, monkeypatch):
 def test_a_crash_and_a_hang_cost_one_record_each(sabotaged):
     texts = list(SMILES)
     texts[5], texts[100], texts[-1] = "CRASH", "HANG", "CRASH"
-    outcomes = list(workers.encode_records([Record("a:1", text) for text in texts], timeout=4.0))
+    outcomes = list(workers.encode_records([Record("a:1", text) for text in texts], len(texts), timeout=4.0))
     assert len(outcomes) == len(texts)
     assert outcomes[5] == outcomes[-1] == "crashed RDKit"
     assert outcomes[100] == "took over 4 s"
@@ -68,15 +68,45 @@ def test_a_crash_and_a_hang_cost_one_record_each(sabotaged):
         assert i in (5, 100, len(texts) - 1) or outcomes[i] == expected[text]
 
 
+def test_records_are_read_as_they_are_needed_and_a_slow_caller_costs_none(in_processes):
+    taken = []
+
+    def records():
+        for i in range(20_000):
+            taken.append(i)
+            yield Record(f"a:{i}", "C" * (i % 5 + 1))
+
+    outcomes = workers.encode_records(records(), 20_000, timeout=1.0)
+    first = next(outcomes)
+    time.sleep(3)  # longer than the workers may be silent about a record
+    assert len(taken) < 10_000
+    assert [smiles for _, smiles in [first, *outcomes]] == ["C" * (i % 5 + 1) for i in range(20_000)]
+
+
+@pytest.mark.parametrize("at", [0, 50, 3_000])
+def test_an_error_of_the_reader_comes_through(in_processes, at):
+    def records():
+        yield from RECORDS[:1] * at
+        raise GraphgenError("damaged")
+
+    with pytest.raises(GraphgenError, match="damaged"):
+        list(workers.encode_records(records(), 5_000))
+
+
+def test_the_processes_load_no_torch(run_python):
+    found = run_python("import sys, graphgen.molecules.workers; print('torch' in sys.modules)")
+    assert found.stdout == "False\n", found.stderr
+
+
 def test_workers_that_cannot_start_are_one_error(in_processes, monkeypatch):
     monkeypatch.setattr(workers, "_SERVE", "raise SystemExit(3)")
     with pytest.raises(GraphgenError, match="could not be started"):
-        list(workers.encode_records(RECORDS))
+        list(workers.encode_records(RECORDS, len(RECORDS)))
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_no_process_outlives_a_closed_generator(in_processes):
-    outcomes = workers.encode_records(RECORDS)
+    outcomes = workers.encode_records(RECORDS, len(RECORDS))
     next(outcomes)
     assert children()
     outcomes.close()

@@ -67,30 +67,6 @@ def test_a_dot_product_is_what_it_says():
     torch.testing.assert_close(scaled[3:10], expected[2] * a[3:10])
 
 
-@given(
-    sizes=SIZES,
-    features=FEATURES,
-    seed=st.integers(0, 2**64 - 1),
-    ids=st.one_of(st.none(), st.lists(st.integers(0, 2**48 - 1), min_size=6, max_size=6)),
-    dtype=st.sampled_from(DTYPES),
-    index=st.sampled_from(INDICES),
-    distribution=st.sampled_from(PROBES),
-)
-def test_a_probe_that_is_made_has_the_bits_of_one_that_is_read(sizes, features, seed, ids, dtype, index, distribution):
-    ptr, pushed = bounds(sizes, index), randn(sum(sizes), features, seed=1, dtype=dtype).requires_grad_()
-    ids = None if ids is None else torch.tensor(ids[: len(sizes)], dtype=torch.int64)
-    v = getattr(ops, distribution)(ptr, features, seed, 7, 3, ids, dtype)
-    out = ops.probe_dot(pushed, ptr, seed, 7, 3, ids, distribution)
-    assert torch.equal(out, ops.graph_dot(v, pushed, ptr))
-    scale = randn(len(sizes), seed=2, dtype=dtype)
-    (grad,) = torch.autograd.grad(out, pushed, scale)
-    assert torch.equal(grad, ops.graph_scale(scale, v, ptr))
-    expected = reference.probe_dot(pushed.detach().double(), ptr, seed, 7, 3, ids, distribution)
-    torch.testing.assert_close(
-        out.detach().double(), expected, rtol=2e-2, atol=1e-1 if dtype != torch.float64 else 1e-9
-    )
-
-
 def test_what_is_not_finite_stays_in_its_graph():
     a, b = randn(11, 4, seed=1), randn(11, 4, seed=2)
     a[4, 1] = torch.nan
@@ -100,16 +76,15 @@ def test_what_is_not_finite_stays_in_its_graph():
 def test_other_dtypes_get_the_reference():
     a, b = randn(11, 4, seed=1).half(), randn(11, 4, seed=2).half()
     assert torch.equal(ops.graph_dot(a, b, PTR), reference.graph_dot(a, b, PTR))
-    assert torch.equal(ops.probe_dot(a, PTR, 1), reference.probe_dot(a, PTR, 1))
 
 
 @pytest.mark.parametrize(("sizes", "features"), [([], 3), ([0, 0], 3), ([2, 1], 0), ([], 0)])
 def test_nothing(sizes, features):
     ptr = bounds(sizes)
     a = randn(sum(sizes), features, seed=1).requires_grad_()
-    for out in (ops.graph_dot(a, a, ptr), ops.probe_dot(a, ptr, 1)):
-        assert out.tolist() == [0.0] * len(sizes)
-        assert torch.autograd.grad(out.sum(), a)[0].shape == a.shape
+    out = ops.graph_dot(a, a, ptr)
+    assert out.tolist() == [0.0] * len(sizes)
+    assert torch.autograd.grad(out.sum(), a)[0].shape == a.shape
     assert ops.graph_dot(torch.empty(0, *a.shape), torch.empty(2, *a.shape), ptr).shape == (0, 2, len(sizes))
     summed = ops.graph_scale(torch.empty(2, 0, len(sizes)), torch.empty(0, *a.shape), ptr)
     assert torch.equal(summed, torch.zeros(2, *a.shape))
@@ -122,8 +97,6 @@ CASES = {
     "dots": (lambda a, b: ops.graph_dot(a, b, PTR), (3, 11, 2), (2, 11, 2)),
     "scale": (lambda s, a: ops.graph_scale(s, a, PTR), (4,), (11, 2)),
     "combine": (lambda s, a: ops.graph_scale(s, a, PTR), (3, 2, 4), (2, 11, 2)),
-    "probe, signs": (lambda a: ops.probe_dot(a, PTR, 5), (11, 2)),
-    "probe, normal": (lambda a: ops.probe_dot(a, PTR, 5, distribution="normal"), (11, 2)),
 }
 
 
@@ -178,13 +151,10 @@ def test_opcheck(index):
     torch.library.opcheck(registered.graph_dot.default, (many, leaf(2, 11, 2, seed=4), ptr))
     torch.library.opcheck(registered.graph_scale.default, (leaf(4, seed=5), one, ptr))
     torch.library.opcheck(registered.graph_scale.default, (leaf(2, 3, 4, seed=6), many, ptr))
-    for ids in (None, torch.tensor([4, 3, 2, 2**40])):
-        torch.library.opcheck(registered.probe_dot.default, (one, ptr, -5, 1, 2, ids, "normal"))
-        torch.library.opcheck(registered.probe_scale.default, (leaf(4, seed=7), ptr, 11, 2, 5, 1, 2, ids, "rademacher"))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("name", ["dots", "combine", "probe, normal"])
+@pytest.mark.parametrize("name", ["dots", "combine"])
 def test_compiled_whole_with_its_gradient(name, backend):
     function, *shapes = CASES[name]
     leaves = tuple(leaf(*shape, seed=k) for k, shape in enumerate(shapes))
@@ -200,28 +170,27 @@ def test_compiled_whole_with_its_gradient(name, backend):
 # ---- the same bits --------------------------------------------------------------------------------------------------
 
 
-def everything(a, b, ptr, ids):
+def everything(a, b, ptr):
     scale = ops.graph_dot(a, b, ptr)
     many = torch.stack([a, b])
     gram = ops.graph_dot(many, many, ptr)
-    numbers = [scale, gram, ops.probe_dot(a, ptr, 3, graph_ids=ids)]
-    return numbers, [ops.graph_scale(scale, a, ptr), ops.graph_scale(gram, many, ptr)]
+    return [scale, gram], [ops.graph_scale(scale, a, ptr), ops.graph_scale(gram, many, ptr)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_runs_threads_and_batch_mates_do_not_change_a_bit(threads, dtype):
     sizes = [13] * 150 + [0, 700, 1]
-    ptr, ids = bounds(sizes), 3 * torch.arange(len(sizes))
+    ptr = bounds(sizes)
     a, b = randn(sum(sizes), 37, seed=1, dtype=dtype), randn(sum(sizes), 37, seed=2, dtype=dtype)
     with threads(1):
-        numbers, rows = everything(a, b, ptr, ids)
+        numbers, rows = everything(a, b, ptr)
     for run in range(6):
         with threads(1 + run % 3):
-            again = everything(a, b, ptr, ids)
+            again = everything(a, b, ptr)
             assert all(torch.equal(x, y) for x, y in zip([*numbers, *rows], [*again[0], *again[1]], strict=True))
     for g in (0, 7, 150, 151, 152):
         nodes = slice(int(ptr[g]), int(ptr[g + 1]))
-        alone = everything(a[nodes], b[nodes], ptr[g : g + 2] - ptr[g], ids[g : g + 1])
+        alone = everything(a[nodes], b[nodes], ptr[g : g + 2] - ptr[g])
         assert all(torch.equal(x[..., 0], y[..., g]) for x, y in zip(alone[0], numbers, strict=True))
         assert all(torch.equal(x, y[..., nodes, :]) for x, y in zip(alone[1], rows, strict=True))
 
@@ -236,9 +205,6 @@ def test_a_graph_that_leaves_the_rows_is_refused():
             ops.graph_dot(a, a, torch.tensor(ptr))
         with pytest.raises(IndexError, match="ptr"):
             ops.graph_scale(torch.zeros(len(ptr) - 1), a, torch.tensor(ptr))
-    for ptr in ([0, 6], [0, 4], [0, 3, 2, 5], [1, 5]):
-        with pytest.raises(IndexError, match="ptr"):
-            ops.probe_dot(a, torch.tensor(ptr), 1)
 
 
 def test_shapes_and_numbers_that_do_not_fit_are_refused():
@@ -252,10 +218,3 @@ def test_shapes_and_numbers_that_do_not_fit_are_refused():
     for scale, x in ((torch.zeros(3), a), (torch.zeros(2).double(), a), (torch.zeros(2, 2, 2), a[None])):
         with pytest.raises(ValueError, match="graph_scale"):
             ops.graph_scale(scale, x, ptr)
-    for arguments in (dict(distribution="sphere"), dict(step=-1), dict(stream=2**16), dict(graph_ids=torch.zeros(3))):
-        with pytest.raises(ValueError, match="probe_dot|step|stream|graph_ids"):
-            ops.probe_dot(a, ptr, 1, **arguments)
-    with pytest.raises(ValueError, match="seed"):
-        ops.probe_dot(a, ptr, 2**64)
-    with pytest.raises(ValueError, match="graph_ids"):
-        ops.probe_dot(a, ptr, 1, graph_ids=torch.tensor([0, -1]))

@@ -21,16 +21,34 @@ from graphgen.ops.reference.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.reference.noise import normal, rademacher, uniform
-from graphgen.ops.reference.trace import graph_dot, graph_scale, probe_dot
+from graphgen.ops.reference.stepping import (
+    affine_noise_step,
+    annealed_langevin_step,
+    ddpm_step,
+    euler_maruyama_step,
+    heun_step,
+    langevin_step,
+    probability_flow_step,
+    reverse_sde_step,
+    rk_combine,
+    rk_combine_with_error,
+)
+from graphgen.ops.reference.trace import graph_dot, graph_scale
 
 __all__ = [
     "activation",
+    "affine_noise_step",
+    "annealed_langevin_step",
+    "ddpm_step",
     "edge_distance",
     "edge_dot",
     "edge_softmax",
+    "euler_maruyama_step",
     "gather",
     "graph_dot",
     "graph_scale",
+    "heun_step",
+    "langevin_step",
     "linear",
     "message_sum",
     "neighbor_attention",
@@ -38,9 +56,12 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "normal",
-    "probe_dot",
+    "probability_flow_step",
     "rademacher",
     "rbf_neighbor_sum",
+    "reverse_sde_step",
+    "rk_combine",
+    "rk_combine_with_error",
     "scatter",
     "scatter_max",
     "scatter_min",

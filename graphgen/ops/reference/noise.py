@@ -38,7 +38,14 @@ def _multiply_wide(words: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def _words(
-    ptr: Tensor, features: int, seed: int, stream: int, step: int, graph_ids: Tensor | None, per_block: int
+    ptr: Tensor,
+    features: int,
+    seed: int,
+    stream: int,
+    step: int,
+    graph_ids: Tensor | None,
+    symmetric: bool,
+    per_block: int,
 ) -> tuple[list[Tensor], Tensor]:
     """The four words of every element's block, and the element's place in its block."""
     check(ptr, features, seed, stream, step, graph_ids)
@@ -52,6 +59,10 @@ def _words(
     graph = ids.repeat_interleave(counts)
     first = (ptr[:-1] * features).repeat_interleave(counts)
     element = torch.arange(graph.numel(), device=ptr.device) - first
+    if symmetric:
+        element = _pair_number(element // max(features, 1), _sides(ptr).repeat_interleave(counts)) * features + (
+            element % max(features, 1)
+        )
     counter = [
         element // per_block,
         torch.full_like(graph, step),
@@ -59,6 +70,20 @@ def _words(
         stream | (graph >> 32) << 16,
     ]
     return philox(counter, seed), element % per_block
+
+
+def _sides(ptr: Tensor) -> Tensor:
+    """The n of graphs that have n * n rows."""
+    sides = ptr.diff().double().sqrt().round().long()
+    if bool((sides * sides != ptr.diff()).any()):
+        raise IndexError("ptr: the rows of a graph must be the pairs of its nodes, and their number a square")
+    return sides
+
+
+def _pair_number(row: Tensor, side: Tensor) -> Tensor:
+    one, other = row // side, row % side
+    high, low = torch.maximum(one, other), torch.minimum(one, other)
+    return high * (high + 1) // 2 + low
 
 
 def _pick(words: list[Tensor], which: Tensor) -> Tensor:
@@ -73,9 +98,10 @@ def uniform(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """See :func:`graphgen.ops.uniform`."""
-    words, place = _words(ptr, features, seed, stream, step, graph_ids, 4)
+    words, place = _words(ptr, features, seed, stream, step, graph_ids, symmetric, 4)
     return ((_pick(words, place) >> 8).float() * 2.0**-24).view(int(ptr[-1]), features).to(dtype)
 
 
@@ -87,9 +113,10 @@ def rademacher(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """See :func:`graphgen.ops.rademacher`."""
-    words, place = _words(ptr, features, seed, stream, step, graph_ids, 128)
+    words, place = _words(ptr, features, seed, stream, step, graph_ids, symmetric, 128)
     bit = (_pick(words, place // 32) >> (place % 32)) & 1
     return (bit * 2 - 1).view(int(ptr[-1]), features).to(dtype)
 
@@ -102,9 +129,10 @@ def normal(
     step: int = 0,
     graph_ids: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
+    symmetric: bool = False,
 ) -> Tensor:
     """See :func:`graphgen.ops.normal`."""
-    words, place = _words(ptr, features, seed, stream, step, graph_ids, 4)
+    words, place = _words(ptr, features, seed, stream, step, graph_ids, symmetric, 4)
     pairs = [*_box_muller(words[0], words[1]), *_box_muller(words[2], words[3])]
     return _pick(pairs, place).view(int(ptr[-1]), features).to(dtype)
 

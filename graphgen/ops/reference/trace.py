@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphgen.ops.reference import noise
 from graphgen.ops.reference.message_passing import segment_broadcast, segment_reduce
 
 
@@ -23,36 +22,6 @@ def graph_scale(scale: Tensor, a: Tensor, ptr: Tensor) -> Tensor:
         return (segment_broadcast(_wide(scale), ptr, a.shape[0]).unsqueeze(1) * _wide(a)).to(a.dtype)
     rows = segment_broadcast(_wide(scale).permute(2, 0, 1), ptr, a.shape[1])
     return torch.einsum("nkm,mnf->knf", rows, _wide(a)).to(a.dtype)
-
-
-def probe_dot(
-    pushed: Tensor,
-    ptr: Tensor,
-    seed: int,
-    stream: int = 0,
-    step: int = 0,
-    graph_ids: Tensor | None = None,
-    distribution: str = "rademacher",
-) -> Tensor:
-    """See :func:`graphgen.ops.probe_dot`."""
-    v = getattr(noise, distribution)(ptr, pushed.shape[1], seed, stream, step, graph_ids, pushed.dtype)
-    return graph_dot(v, pushed, ptr)
-
-
-def probe_scale(
-    scale: Tensor,
-    ptr: Tensor,
-    features: int,
-    seed: int,
-    stream: int = 0,
-    step: int = 0,
-    graph_ids: Tensor | None = None,
-    distribution: str = "rademacher",
-) -> Tensor:
-    """The transpose of :func:`probe_dot`: the rows of graph g are ``scale[g] * v``."""
-    return graph_scale(
-        scale, getattr(noise, distribution)(ptr, features, seed, stream, step, graph_ids, scale.dtype), ptr
-    )
 
 
 def _wide(tensor: Tensor) -> Tensor:
