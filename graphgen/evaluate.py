@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,18 +17,20 @@ from torch import Tensor
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
 from graphgen.generated import Generated
-from graphgen.metrics import controls, distribution, fcd, literature, patterns
+from graphgen.metrics import controls, describe, distribution, fcd, judge, literature, patterns, repair
 from graphgen.metrics.counts import summary
-from graphgen.metrics.describe import Description, cache_key, describe, described_once
+from graphgen.metrics.describe import Description
 from graphgen.metrics.floors import ideal_uniqueness
+from graphgen.metrics.judge import Judgement
 from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
 from graphgen.metrics.measure import Measure
 from graphgen.metrics.skeletons import Skeletons, misfit
 from graphgen.metrics.strict import Verdict, classify, failed
-from graphgen.molecules.codec import canonical_smiles
+from graphgen.molecules.codec import canonical_smiles, decode
 from graphgen.molecules.datasets import cache_folder
 from graphgen.molecules.encoded import EncodedMolecules
 from graphgen.molecules.records import is_table
+from graphgen.molecules.workers import answers
 from graphgen.ops import segment_reduce
 from graphgen.progress import watched
 from graphgen.report.evaluation import DEFINITIONS, Evaluation, Row, Sample
@@ -39,11 +42,12 @@ _REFERENCE = 10_000
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
-class _Judged(NamedTuple):
-    row: Row
-    samples: list[Sample]
-    verdicts: list[Verdict]
-    gdss: list[bool]
+class _Set(NamedTuple):
+    """Real molecules whose description is kept: their SMILES, whether filters are asked of them, and where."""
+
+    smiles: list[str]
+    filters: bool
+    path: Path
 
 
 def evaluate(
@@ -57,6 +61,7 @@ def evaluate(
     progress: bool = True,
     reference: EncodedMolecules | Iterable[str] | None = None,
     with_fcd: bool = False,
+    raw: Sequence[str] | None = None,
 ) -> Evaluation:
     """Judge generated molecules; where their skeletons are known, judge the controls on the same skeletons.
 
@@ -74,11 +79,14 @@ def evaluate(
         reference: held-out molecules to compare the distribution of the V_strict ones with; at most 10,000 of
             them, evenly spaced, are used. None: no distribution metrics.
         with_fcd: also the Fréchet ChemNet distance, which takes longer than all else together.
+        raw: SMILES of ``reference``, one for each, as its source has them, stereo and all
+            (``metrics.floors.as_in_source``); gives the floor of what was processed beside what was not.
 
     Raises:
         GraphgenError: no attempts, a damaged file, or skeletons that do not fit the generated rows.
+        ValueError: ``raw`` is not as long as ``reference``.
     """
-    notes = []
+    notes: list[str] = []
     if isinstance(generated, (str, os.PathLike)):
         if not is_table(generated):
             notes.append("a list of SMILES holds no failed attempts: n counts its lines; the CSV has them")
@@ -92,57 +100,135 @@ def evaluate(
     if not isinstance(train, EncodedMolecules):
         train = list(train)
     known = _train_smiles(train, watch, notes)
+    n = len(generated)
+
+    given, labels = None, None
+    rules: list[controls.Control] = []
+    controlled: list[Tensor] = []
     if skeletons is not None and generated.structures is not None:
         encoded = train if isinstance(train, EncodedMolecules) else None
         given = Skeletons.of(generated.structures, skeletons, encoded.vocabulary.atoms if encoded else ())
+        labels = given.labels(generated)
         rules = controls.fit(encoded, given.vocabulary) if encoded else [controls.TrueLabels()]
-        judged = _judge_given(generated, given, known, nats, watch)
-        rows = [judged.row]
-        rows += [_judge_control(rule, given, known, seed, watch) for rule in rules]
+        controlled = [rule.sample(given.batch, seed) for rule in rules]
         definitions |= {rule.name: rule.definition for rule in rules}
         settings["controls seed"] = seed
         notes.append(
-            f"bonds and bond orders are given: {len(generated)} attempts on "
+            f"bonds and bond orders are given: {n} attempts on "
             f"{given.distinct.graph.num_graphs} distinct skeletons. Validity then says only whether "
-            "labels respect local valence; read it beside the controls"
+            "labels respect local valence; read it beside the controls. Repair would lower bonds that were given, "
+            "so there is none"
         )
         if encoded is None:
             notes.append("the training split came as SMILES: no frequencies for the other controls")
     else:
-        judged = _judge_smiles(generated, known, nats, watch)
-        rows = [judged.row]
         if skeletons is not None:
             notes.append("the generated rows do not name their skeletons, so there are no controls")
         if known:
-            floors["ideal_uniqueness"] = ideal_uniqueness(len(known), len(generated))
+            floors["ideal_uniqueness"] = ideal_uniqueness(len(known), n)
             notes.append(
                 f"a perfect sampler of the {len(known)} distinct training molecules would reach "
                 f"V·U {100 * floors['ideal_uniqueness']:.2f} % at this n, and V·U·N 0"
             )
-    readings = literature.read(generated.smiles, [v.smiles for v in judged.verdicts])
-    measures = [*literature.moses(readings, known), *literature.dig(readings, known), literature.gdss(judged.gdss)]
+
+    filters = patterns.missing() is None
+    sets = {} if reference is None else _real_sets(reference, raw, train, n, filters)
+    described = {name: describe.kept(chosen.path) for name, chosen in sets.items()}
+    asked = ("g" if given else "gr") + ("" if reference is None else "df" if filters else "d")
+    if given is not None and labels is not None:
+        own: Iterator[list[Any]] = (judge.item(list(graph), asked) for graph in given.graphs(labels))
+    else:
+        pairs = zip(generated.smiles, generated.reasons, strict=True)
+        own = (judge.item(text, asked, reason) for text, reason in pairs)
+    visits = list(own)
+    for drawn in controlled:
+        assert given is not None
+        visits += [judge.item(list(graph)) for graph in given.graphs(drawn)]
+    for name, chosen in sets.items():
+        if described[name] is None:
+            visits += [judge.item(text, "kf" if chosen.filters else "k") for text in chosen.smiles]
+    if any("f" in visit[1] for visit in visits):
+        patterns.load()
+
+    with closing(answers(judge.TASK, visits, len(visits), describe.FEW)) as found:
+
+        def of(count: int, name: str) -> Iterator[Judgement]:
+            return map(judge.judgement, watch(islice(found, count), count, name))
+
+        judged = list(of(n, "generated"))
+        verdicts = [judgement.verdict for judgement in judged]
+        if given is not None and labels is not None:
+            verdicts = [_as_told(i, generated, verdict) for i, verdict in enumerate(verdicts)]
+        rows = [_row("generated", verdicts, known, given, labels, nats)]
+        for rule, drawn in zip(rules, controlled, strict=True):
+            assert given is not None
+            of_rule = [judgement.verdict for judgement in of(n, rule.name)]
+            rows.append(_row(rule.name, of_rule, known, given, drawn, _table_nats(rule, given)))
+        for name, chosen in sets.items():
+            if described[name] is None:
+                facts = (judgement.facts or "" for judgement in of(len(chosen.smiles), name))
+                described[name] = collected = describe.collect(facts, chosen.filters)
+                describe.keep(collected, chosen.path)
+
+    mended = None
+    if given is None:
+        mended = repair.after_repair([j.repaired for j in judged if j.repaired is not None], known)
+        definitions["after repair"] = repair.RULE
+    readings = literature.read(generated.smiles, [v.smiles for v in verdicts])
+    measures = [*literature.moses(readings, known), *literature.dig(readings, known)]
+    measures.append(literature.gdss([judgement.gdss for judgement in judged]))
     histograms: list[distribution.Histogram] = []
     if reference is not None:
-        valid = [v.smiles for v in judged.verdicts if v.strict and v.smiles is not None]
-        held_out = _spaced(reference if isinstance(reference, EncodedMolecules) else list(reference), _REFERENCE)
-        in_place = _spaced(train, min(max(len(valid), 1), _REFERENCE))
-        found, histograms = _compared(valid, held_out, in_place, watch)
-        measures = [*found, *measures]
+        strict = [(v.smiles, j.facts) for v, j in zip(verdicts, judged, strict=True) if v.strict and j.facts]
+        ours = describe.collect((facts for _, facts in strict if facts), filters)
+        compared, histograms = _compared(ours, sets, described)
+        measures = [*compared, *measures]
+        held_out, in_place = sets["held out"].smiles, sets["floor"].smiles
         if with_fcd:
-            measures = [*_chemnet(valid, held_out, in_place), *measures]
+            valid = [smiles for smiles, _ in strict if smiles is not None]
+            source = sets["source"].smiles if "source" in sets else None
+            measures = [*_chemnet(valid, held_out, in_place, source), *measures]
         notes.append(
-            f"the distribution is that of the {len(valid)} V_strict molecules, duplicates kept, beside "
+            f"the distribution is that of the {len(ours)} V_strict molecules, duplicates kept, beside "
             f"{len(held_out)} held-out ones; the floor puts {len(in_place)} training molecules in their place"
         )
-        if skeletons is not None and generated.structures is not None:
+        if given is not None:
             notes.append("with bonds given, size, rings, bonds and scaffold shapes are those of the skeletons")
-    return Evaluation(title, rows, definitions, settings, notes, judged.samples, floors, measures, histograms)
+    samples = _samples(generated, verdicts, known, given, labels)
+    return Evaluation(title, rows, definitions, settings, notes, samples, floors, measures, histograms, mended)
+
+
+def _real_sets(
+    reference: EncodedMolecules | Iterable[str],
+    raw: Sequence[str] | None,
+    train: EncodedMolecules | list[str],
+    n: int,
+    filters: bool,
+) -> dict[str, _Set]:
+    """The held-out molecules, the training molecules in the place of n attempts, and the source of the former."""
+    if not isinstance(reference, EncodedMolecules):
+        reference = list(reference)
+    chosen = {
+        "held out": (_spaced(reference, _REFERENCE), False),
+        "floor": (_spaced(train, min(n, _REFERENCE)), filters),
+    }
+    if raw is not None:
+        if len(raw) != len(reference):
+            raise ValueError(f"raw: {len(raw)} SMILES for {len(reference)} reference molecules")
+        chosen["source"] = ([raw[i] for i in _spaced_rows(len(raw), _REFERENCE)], False)
+    if not chosen["held out"][0]:
+        raise GraphgenError("no reference molecule can be read; give another split or file")
+    folder = cache_folder()
+    return {name: _Set(*given, describe.place(*given, folder)) for name, given in chosen.items()}
+
+
+def _spaced_rows(total: int, count: int) -> Sequence[int]:
+    return range(total) if total <= count else [i * total // count for i in range(count)]
 
 
 def _spaced(source: EncodedMolecules | list[str], count: int) -> list[str]:
     """At most ``count`` canonical SMILES at equal distances; what cannot be read is left out."""
-    total = len(source)
-    rows = range(total) if total <= count else [i * total // count for i in range(count)]
+    rows = _spaced_rows(len(source), count)
     if isinstance(source, EncodedMolecules):
         return [source.smiles(i) for i in rows]
     found = (_canonical_or_none(source[i].strip()) for i in rows)
@@ -150,93 +236,74 @@ def _spaced(source: EncodedMolecules | list[str], count: int) -> list[str]:
 
 
 def _compared(
-    valid: list[str], held_out: list[str], in_place: list[str], watch: Watch
+    ours: Description, sets: Mapping[str, _Set], described: Mapping[str, Description | None]
 ) -> tuple[list[Measure], list[distribution.Histogram]]:
-    if not held_out:
-        raise GraphgenError("no reference molecule can be read; give another split or file")
-    filters = patterns.missing() is None
-    folder = cache_folder()
-    ours = describe(valid, filters, watch, "distribution")
-    theirs = described_once(held_out, False, folder, watch, "held out")
-    real = described_once(in_place, filters, folder, watch, "floor")
-    if not len(real):
-        return distribution.compare(ours, theirs)
-    path = folder / f"floor-{cache_key(in_place, held_out, filters)}.json"
-    return distribution.compare(ours, theirs, real, _floor_once(real, theirs, path))
+    theirs, real, source = (described.get(name) for name in ("held out", "floor", "source"))
+    assert theirs is not None
+    if real is None or not len(real):
+        measures, histograms = distribution.compare(ours, theirs)
+    else:
+        key = describe.cache_key([list(chosen[:2]) for chosen in sets.values()])
+        floor = _floor_once(real, theirs, source, cache_folder() / f"floor-{key}.json")
+        measures, histograms = distribution.compare(ours, theirs, real, floor)
+    return measures, [*(distribution.properties(ours, theirs) if len(ours) else []), *histograms]
 
 
-def _floor_once(train: Description, reference: Description, path: Path) -> distribution.Floor:
+def _floor_once(
+    train: Description, reference: Description, source: Description | None, path: Path
+) -> distribution.Floor:
     with suppress(OSError, ValueError, TypeError):
         return distribution.Floor(**json.loads(path.read_text()))
-    found = distribution.floor_of(train, reference)
+    found = distribution.floor_of(train, reference, source)
     with suppress(OSError), atomic_write(path) as temporary:
         temporary.write_text(json.dumps(vars(found)))
     return found
 
 
-def _chemnet(valid: list[str], held_out: list[str], in_place: list[str]) -> list[Measure]:
+def _chemnet(valid: list[str], held_out: list[str], in_place: list[str], source: list[str] | None) -> list[Measure]:
     n, n_reference, why = len(valid), len(held_out), fcd.missing()
     if why is None and min(n, n_reference, len(in_place)) < 2:
         why = "needs two molecules or more on each side"
-    distance = floor = None
+    found: list[float | None] = [None, None, None]
     if why is None:
-        ours, theirs, real = (fcd.chemnet(smiles) for smiles in (valid, held_out, in_place))
-        distance, floor = fcd.frechet(ours, theirs), fcd.frechet(real, theirs)
-    scores = [None if d is None else fcd.guacamol_score(d) for d in (distance, floor)]
+        theirs = fcd.chemnet(held_out)
+        found[:2] = (fcd.frechet(fcd.chemnet(smiles), theirs) for smiles in (valid, in_place))
+        if source is not None:
+            found[2] = fcd.frechet(theirs, fcd.chemnet(source))
+    distance, floor, processed = found
+    scores = [None if d is None else fcd.guacamol_score(d) for d in found]
+    what = f"{fcd.DEFINITION} ({fcd.library()})"
     return [
-        Measure("FCD", distance, n, f"{fcd.DEFINITION} ({fcd.library()})", n_reference, floor, why),
-        Measure("GuacaMol FCD score", scores[0], n, fcd.SCORE_DEFINITION, n_reference, scores[1], why),
+        Measure("FCD", distance, n, what, n_reference, floor, why, processed),
+        Measure("GuacaMol FCD score", scores[0], n, fcd.SCORE_DEFINITION, n_reference, scores[1], why, scores[2]),
     ]
 
 
-def _judge_smiles(generated: Generated, known: set[str], nats: tuple[float, float] | None, watch: Watch) -> _Judged:
-    pairs = zip(generated.smiles, generated.reasons, strict=True)
-    verdicts = [
-        classify(text) if text else failed(reason or "no molecule")
-        for text, reason in watch(pairs, len(generated), "generated")
-    ]
-    samples = [
-        Sample(v.smiles if v.strict else text, v.strict, v.smiles not in known, v.reason)
-        for v, text in zip(verdicts[:_SAMPLES], generated.smiles, strict=False)
-    ]
-    row = Row("generated", summary(verdicts, known), nats=nats)
-    gdss = [_gdss_valid(v, text) for v, text in zip(verdicts, generated.smiles, strict=True)]
-    return _Judged(row, samples, verdicts, gdss)
+def _row(
+    name: str,
+    verdicts: Sequence[Verdict],
+    known: set[str],
+    given: Skeletons | None,
+    labels: Tensor | None,
+    nats: tuple[float, float] | None,
+) -> Row:
+    if given is None or labels is None:
+        return Row(name, summary(verdicts, known), nats=nats)
+    truth = given.batch.atoms
+    kl = kl_atom_types(truth, labels, len(given.vocabulary))
+    return Row(name, summary(verdicts, known), label_recovery(labels, truth), kl, nats)
 
 
-def _judge_given(
-    generated: Generated, given: Skeletons, known: set[str], nats: tuple[float, float] | None, watch: Watch
-) -> _Judged:
-    labels = given.labels(generated)
-    if labels is None:
-        return _judge_smiles(generated, known, nats, watch)
-    verdicts: list[Verdict] = []
-    samples: list[Sample] = []
-    gdss: list[bool] = []
-    truth, ends = given.batch.atoms, given.batch.graph.ptr.tolist()
-    for i, mol in enumerate(watch(given.molecules(labels), len(generated), "generated")):
-        verdict = _verdict(i, generated, mol)
-        verdicts.append(verdict)
-        gdss.append(_gdss_valid(verdict, mol))
-        if i < _SAMPLES:
-            changed = int((labels != truth)[ends[i] : ends[i + 1]].sum())
-            drawn = verdict.smiles if verdict.strict else _as_drawn(mol)
-            novel = verdict.smiles not in known
-            size = ends[i + 1] - ends[i]
-            samples.append(Sample(drawn, verdict.strict, novel, verdict.reason, changed, size))
-    row = _labelled_row("generated", verdicts, labels, given, known, nats)
-    return _Judged(row, samples, verdicts, gdss)
+def _table_nats(rule: controls.Control, given: Skeletons) -> tuple[float, float] | None:
+    if not isinstance(rule, controls.FrequencyTable):
+        return None
+    p = rule.predict_proba(given.distinct).gather(1, given.distinct.atoms[:, None]).squeeze(1)
+    per_molecule = segment_reduce(p.log().unsqueeze(1), given.distinct.graph.ptr).squeeze(1)
+    return nats_per_atom(per_molecule, given.distinct.graph.ptr.diff())
 
 
-def _gdss_valid(verdict: Verdict, molecule: Chem.Mol | str | None) -> bool:
-    if verdict.strict and verdict.smiles is not None and not any(sign in verdict.smiles for sign in "+-"):
-        # There is no charge to drop, so what it asks is part of V_strict.
-        return True
-    return literature.gdss_valid(molecule)
-
-
-def _verdict(row: int, generated: Generated, mol: Chem.Mol) -> Verdict:
-    verdict = classify(mol)
+def _as_told(row: int, generated: Generated, verdict: Verdict) -> Verdict:
+    """The verdict on an attempt's graph, once its SMILES was heard too."""
     text = generated.smiles[row]
     if not text and verdict.strict:
         # The generator gave this attempt up (a solver that diverged, say); labels that happen to fit do not
@@ -249,29 +316,27 @@ def _verdict(row: int, generated: Generated, mol: Chem.Mol) -> Verdict:
     return verdict
 
 
-def _judge_control(rule: controls.Control, given: Skeletons, known: set[str], seed: int, watch: Watch) -> Row:
-    labels = rule.sample(given.batch, seed)
-    mols = watch(given.molecules(labels), given.batch.graph.num_graphs, rule.name)
-    verdicts = [classify(mol) for mol in mols]
-    nats = None
-    if isinstance(rule, controls.FrequencyTable):
-        p = rule.predict_proba(given.distinct).gather(1, given.distinct.atoms[:, None]).squeeze(1)
-        per_molecule = segment_reduce(p.log().unsqueeze(1), given.distinct.graph.ptr).squeeze(1)
-        nats = nats_per_atom(per_molecule, given.distinct.graph.ptr.diff())
-    return _labelled_row(rule.name, verdicts, labels, given, known, nats)
-
-
-def _labelled_row(
-    name: str,
+def _samples(
+    generated: Generated,
     verdicts: Sequence[Verdict],
-    labels: Tensor,
-    given: Skeletons,
     known: set[str],
-    nats: tuple[float, float] | None,
-) -> Row:
-    truth = given.batch.atoms
-    kl = kl_atom_types(truth, labels, len(given.vocabulary))
-    return Row(name, summary(verdicts, known), label_recovery(labels, truth), kl, nats)
+    given: Skeletons | None,
+    labels: Tensor | None,
+) -> list[Sample]:
+    first = verdicts[:_SAMPLES]
+    if given is None or labels is None:
+        return [
+            Sample(v.smiles if v.strict else text, v.strict, v.smiles not in known, v.reason)
+            for v, text in zip(first, generated.smiles, strict=False)
+        ]
+    samples = []
+    graphs, ends, truth = given.graphs(labels), given.batch.graph.ptr.tolist(), given.batch.atoms
+    for i, (verdict, graph) in enumerate(zip(first, graphs, strict=False)):
+        changed = int((labels != truth)[ends[i] : ends[i + 1]].sum())
+        drawn = verdict.smiles if verdict.strict else _as_drawn(decode(*graph))
+        novel = verdict.smiles not in known
+        samples.append(Sample(drawn, verdict.strict, novel, verdict.reason, changed, ends[i + 1] - ends[i]))
+    return samples
 
 
 def _as_drawn(mol: Chem.Mol) -> str:
@@ -283,8 +348,9 @@ def _as_drawn(mol: Chem.Mol) -> str:
 def _train_smiles(train: EncodedMolecules | Iterable[str], watch: Watch, notes: list[str]) -> set[str]:
     if isinstance(train, EncodedMolecules):
         return {train.smiles(i) for i in range(len(train))}
-    texts = list(train)
-    found = [_canonical_or_none(text.strip()) for text in watch(texts, len(texts), "training split")]
+    texts = [(text.strip(),) for text in train]
+    with closing(answers(f"{__name__}:_canonical_or_none", texts, len(texts), describe.FEW)) as answered:
+        found = list(watch(answered, len(texts), "training split"))
     if unreadable := found.count(None):
         notes.append(f"{unreadable} training SMILES cannot be read and are not part of the novelty check")
     return {smiles for smiles in found if smiles is not None}

@@ -199,15 +199,16 @@ def compared(train, monkeypatch, tmp_path):
 
 def test_distribution_beside_held_out_molecules(compared):
     got = {measure.name: measure for measure in compared.measures}
-    # Three V_strict molecules, two held-out ones that can be read, three training molecules for the floor.
+    # Three V_strict molecules, two held-out ones that can be read, and as many training
+    # molecules as attempts for the floor, or all there are.
     assert (got["SNN"].n, got["SNN"].n_reference) == (3, 2)
     assert got["SNN"].value > got["SNN"].floor > 0
     assert got["W1 size"].value == pytest.approx(2 / 3)
     assert got["MOSES valid"].value == 4 / 5 and got["GDSS valid"].value == 4 / 5
     assert got["MOSES unique@1000"].value is None
     assert "FCD" not in got
-    (histogram,) = compared.histograms
-    assert histogram.n_reference == 3
+    *properties, histogram = compared.histograms
+    assert histogram.n_reference == 4 and len(properties) == 8
     assert any("3 V_strict molecules, duplicates kept, beside 2 held-out" in note for note in compared.notes)
 
 
@@ -224,8 +225,50 @@ def test_every_measure_is_shown_with_definition_and_n(compared, tmp_path):
         assert measure["definition"] in text
         assert " ".join(cells) in text
         assert ("missing" in measure) == (measure["value"] is None)
-    assert "similarity to the nearest training molecule" in page
+    for histogram in compared.histograms:
+        assert f"<h3>{histogram.name}" in page
+        assert histogram.definition[1:] in page
     assert "url(" not in page and "http" not in page
+
+
+def test_repair_is_a_column_of_its_own(tmp_path):
+    got = evaluate(["CCO", "CC(C)(C)(C)C", "CCC.O", "CCC.O", "c1cccc1", ""], ["CCC"], progress=False)
+    assert got.rows[0].summary["V_strict"] == 1 / 6
+    assert got.after_repair["V_strict"] == 4 / 6 and got.after_repair["VU"] == 3 / 6
+    assert got.after_repair["VUN"] == 2 / 6 and got.after_repair["changed"] == 3 / 6
+    data = got.to_json()
+    assert data["after_repair"] == got.after_repair and "MoFlow" in data["definitions"]["after repair"]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(got)
+    text = console.export_text()
+    got.html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert got.repair_cells()[0] == ["V_strict %", "16.67", "66.67"]
+    for cells in got.repair_cells():
+        assert " ".join(cells) in " ".join(text.split())
+        assert all(cell in page for cell in cells)
+
+
+def test_given_bonds_are_not_repaired(generated, train, skeletons):
+    got = evaluate(generated, train, skeletons, progress=False)
+    assert got.after_repair is None and got.repair_cells() == [] and "after repair" not in got.definitions
+    assert any("Repair would lower bonds that were given" in note for note in got.notes)
+
+
+def test_processed_beside_raw(train, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "cache"))
+    plain = ["CC1CCC2CCCCC2C1", "CCO", "CC"]
+    raw = ["C[C@H]1CC[C@@H]2CCCC[C@H]2C1", "OCC", "CC"]
+    for _ in range(2):  # the second time from the cache
+        got = evaluate(["CC", "CCC"], train, reference=plain, raw=raw, progress=False)
+        measures = {measure.name: measure for measure in got.measures}
+        assert measures["W1 size"].processed == 0 and measures["Scaf"].processed < 1
+        assert measures["IntDiv1"].processed is None and measures["MOSES valid"].processed is None
+    assert any("processed" in term for term in got.measure_definitions())
+    bare = evaluate(["CC", "CCC"], train, reference=plain, progress=False)
+    assert all(measure.processed is None for measure in bare.measures)
+    with pytest.raises(ValueError, match="2 SMILES for 3"):
+        evaluate(["CC"], train, reference=plain, raw=raw[:2], progress=False)
 
 
 def test_given_bonds_are_said_to_fix_sizes(generated, train, skeletons, monkeypatch, tmp_path):
@@ -262,7 +305,7 @@ def test_progress_stays_off_stdout(capfd, train):
 class Page(HTMLParser):
     """Counts tags and refuses a page that does not close what it opens, or that asks for anything."""
 
-    VOID = frozenset({"meta", "br", "path", "ellipse", "polyline", "polygon", "rect"})
+    VOID = frozenset({"meta", "br", "path", "circle", "ellipse", "polyline", "polygon", "rect"})
 
     def __init__(self) -> None:
         super().__init__()

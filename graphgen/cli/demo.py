@@ -27,7 +27,7 @@ def demo(
     import torch
 
     import graphgen
-    from graphgen import evaluate, likelihood
+    from graphgen import evaluate, follow, likelihood
     from graphgen import train as training
     from graphgen.models import GraphCNF, checkpoint
 
@@ -61,7 +61,7 @@ def demo(
         reference=held_out,
     )
     report = out / "report.html"
-    found.html(report, training_curve(run), ("epoch", "nats per atom"))
+    found.html(report, training_curve(run), ("epoch", "nats per atom"), follow.follow(model, held_out, seed=seed))
     found.save_json(out / "metrics.json")
     show(found)
     log(f"everything is in {plain(out)} ({time.monotonic() - started:.0f} s); open {plain(report)} in a browser")

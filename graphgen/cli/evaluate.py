@@ -42,9 +42,12 @@ def evaluate(
       graphgen evaluate theirs.smi --train zinc250k --json metrics.json
     """
     from graphgen import evaluate as workflow
-    from graphgen import likelihood
+    from graphgen import follow, likelihood
     from graphgen.generated import Generated
+    from graphgen.metrics.floors import as_in_source
     from graphgen.models import checkpoint, load
+    from graphgen.molecules import datasets
+    from graphgen.molecules.records import read_records
 
     check_device(device)
     attempts = Generated.load(generated, generated_column)
@@ -57,9 +60,11 @@ def evaluate(
         settings["attempts"] = "records of a list of molecules, which holds no failed attempts; a table has them"
     data, _ = load_data(train, column, None)
     held_out = take_split(data, split)
-    nats, curve = None, {}
+    nats, curve, paths = None, {}, []
     if model is not None:
-        nats = likelihood.held_out_nats(load(model), held_out, seed, device=device)
+        trained = load(model)
+        nats = likelihood.held_out_nats(trained, held_out, seed, device=device)
+        paths = follow.follow(trained, held_out, seed=seed, device=device)
         settings["model"] = str(model)
         if run := checkpoint.read_log(model):
             curve = training_curve(run)
@@ -73,9 +78,10 @@ def evaluate(
         seed=seed,
         reference=held_out,
         with_fcd=fcd,
+        raw=as_in_source(held_out, read_records(datasets.source_file(train), column)),
     )
     if report is not None:
-        found.html(report, curve, ("epoch", "nats per atom"))
+        found.html(report, curve, ("epoch", "nats per atom"), paths)
         write_config(context, report, [data], model)
         log(f"report: {plain(report)}")
     if json is not None:

@@ -31,17 +31,13 @@ except ImportError:  # a build of RDKit without its Contrib folder
 PROPERTIES = ("logP", "QED", "SA", "weight")
 BONDS = ("single", "double", "triple", "aromatic")
 BITS, RADIUS = 1024, 2
+FEW = 1_000
+"""So many molecules are described sooner than a process starts."""
 _SCAFFOLD_RINGS = 2
-_FEW = 1_000
 # To be raised with any change of what is described or measured: both are kept.
-_VERSION = 1
+_VERSION = 2
 
-_ORDER = {
-    Chem.BondType.SINGLE: 0,
-    Chem.BondType.DOUBLE: 1,
-    Chem.BondType.TRIPLE: 2,
-    Chem.BondType.AROMATIC: 3,
-}
+_ORDER = {1.0: 0, 2.0: 1, 3.0: 2, 1.5: 3}
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
@@ -95,24 +91,30 @@ def describe(
     """
     if filters:
         patterns.load()
-    with closing(
-        answers(f"{__name__}:_describe_one", ((text, filters) for text in smiles), len(smiles), _FEW)
-    ) as found:
-        return _collect(list(watch(found, len(smiles), name)), filters)
+    with closing(answers(f"{__name__}:facts", ((text, filters) for text in smiles), len(smiles), FEW)) as found:
+        return collect(list(watch(found, len(smiles), name)), filters)
 
 
-def described_once(smiles: Sequence[str], filters: bool, folder: Path, watch: Watch, name: str) -> Description:
-    """As :func:`describe`, and kept in ``folder``, if that can be written, for the next time."""
-    path = folder / f"described-{cache_key(smiles, filters)}.npz"
-    if path.exists():
-        try:
-            return _open(path)
-        except (OSError, ValueError, KeyError, BadZipFile):
-            path.unlink()
-    found = describe(smiles, filters, watch, name)
+def kept(path: Path) -> Description | None:
+    """What :func:`keep` wrote there, if it is whole."""
+    if not path.exists():
+        return None
+    try:
+        return _open(path)
+    except (OSError, ValueError, KeyError, BadZipFile):
+        path.unlink()
+        return None
+
+
+def keep(found: Description, path: Path) -> None:
+    """Write a description for the next time, if the folder can be written."""
     with suppress(OSError), atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **_arrays(found))
-    return found
+
+
+def place(smiles: Sequence[str], filters: bool, folder: Path) -> Path:
+    """Where the description of these molecules is kept."""
+    return folder / f"described-{cache_key(smiles, filters)}.npz"
 
 
 def cache_key(*parts: object) -> str:
@@ -126,19 +128,23 @@ def _morgan() -> Any:
     return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
 
 
-def _describe_one(text: str, filters: bool) -> list[Any] | str:
+def facts(text: str, filters: bool) -> list[Any] | str:
+    """What :func:`collect` needs of one SMILES, as JSON can carry it, or why there is nothing."""
     with rdBase.BlockLogs():
         try:
             mol = Chem.MolFromSmiles(text)
-            return "not a molecule" if mol is None or not mol.GetNumAtoms() else _facts(mol, filters)
+            return "not a molecule" if mol is None or not mol.GetNumAtoms() else facts_of(mol, filters)
         except Exception as error:
             # RDKit raises many kinds of exception on strange input; one molecule must not end an evaluation.
             return f"RDKit failed: {type(error).__name__}"
 
 
-def _facts(mol: Chem.Mol, filters: bool) -> list[Any]:
+def facts_of(mol: Chem.Mol, filters: bool) -> list[Any]:
+    """The same of a molecule that was read from its SMILES; the order of its atoms is that of the SMILES."""
     qed = QED.properties(mol)
     scaffold = MurckoScaffold.GetScaffoldForMol(mol)
+    orders = Chem.GetAdjacencyMatrix(mol, useBO=True)
+    first, second = np.triu(orders).nonzero()
     return [
         DataStructs.BitVectToBinaryText(_morgan().GetFingerprint(mol)).hex(),
         Chem.MolToSmiles(Chem.FragmentOnBRICSBonds(mol)).split("."),
@@ -147,12 +153,14 @@ def _facts(mol: Chem.Mol, filters: bool) -> list[Any]:
         mol.GetRingInfo().NumRings(),
         # The properties QED is made of are two of ours.
         [qed.ALOGP, QED.qed(mol, qedProperties=qed), sascorer.calculateScore(mol) if sascorer else None, qed.MW],
-        [atom.GetAtomicNum() for atom in mol.GetAtoms()],
-        [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), _ORDER.get(b.GetBondType(), 0)) for b in mol.GetBonds()],
+        [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(mol.GetNumAtoms())],
+        [(u, v, _ORDER.get(orders[u, v], 0)) for u, v in zip(first.tolist(), second.tolist(), strict=True)],
     ]
 
 
-def _collect(found: Sequence[list[Any] | str], filters: bool) -> Description:
+def collect(found: Iterable[list[Any] | str], filters: bool) -> Description:
+    """The description of molecules from their :func:`facts`."""
+    found = list(found)
     rows = [row for row in found if not isinstance(row, str)]
     prints, fragments, scaffolds, passes, rings, properties, elements, bonds = (
         [row[i] for row in rows] for i in range(8)

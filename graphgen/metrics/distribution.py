@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rdkit import Chem
 
 from graphgen.metrics import nspdk, patterns, tanimoto
 from graphgen.metrics.describe import BONDS, PROPERTIES, Description
@@ -17,6 +18,8 @@ from graphgen.metrics.distances import BINS, binned, kl, shared_counts, total_va
 from graphgen.metrics.measure import Measure
 
 _HISTOGRAM_BINS = 20
+_PROPERTY_BINS = 32
+_SHOWN = (0.002, 0.998)
 _LARGEST_ELEMENT = 119
 
 _FINGERPRINT = "Tanimoto similarity of Morgan fingerprints (radius 2, 1,024 bits)"
@@ -36,60 +39,82 @@ DEFINITIONS: Mapping[str, str] = {
     "KL": "divergence from the reference to the sample in nats, one count added to each kind; logP, QED, SA and weight "
     f"in {BINS} bins of equal share in the reference; 0 is best",
 }
+_PROPERTY_DEFINITIONS: Mapping[str, str] = {
+    "size": "heavy atoms of a molecule",
+    "rings": "rings of a molecule (smallest set of smallest rings)",
+    "elements": "share of all heavy atoms",
+    "bonds": "share of all bonds, aromatic ones as such",
+    "logP": "Crippen's octanol-water partition coefficient, as RDKit has it",
+    "QED": "quantitative estimate of drug-likeness; 1 is most drug-like",
+    "SA": "synthetic accessibility score; 1 is easy to make, 10 hard",
+    "weight": "average molecular weight with hydrogens, in g/mol",
+}
 NEAREST = f"{_FINGERPRINT} to the nearest of a sample of the training split; 1 is a fingerprint that is in it"
+
+
+UNITS: Mapping[str, str] = {"size": "atoms", "weight": "g/mol"}
+"""Of the properties that have one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Shares of molecules in equal bins from 0 to 1.
+    """Shares of K bins, or of K kinds, in two or more sets of molecules.
 
     Attributes:
         name, definition: of the quantity.
-        shares: for each series its [20] shares.
-        n: for each series how many molecules it has.
-        n_reference: how many molecules the nearest one was looked for in.
+        bins: the K + 1 edges of the bins, or the names of the K kinds.
+        shares: for each set its [K] shares.
+        n: for each set how many molecules it has.
+        n_reference: how many molecules a nearest one was looked for in; None where none was.
     """
 
     name: str
     definition: str
+    bins: Sequence[float] | Sequence[str]
     shares: Mapping[str, Sequence[float]]
     n: Mapping[str, int]
-    n_reference: int
+    n_reference: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields in types that JSON has."""
-        return {**vars(self), "shares": {name: list(values) for name, values in self.shares.items()}}
-
-    def series(self) -> dict[str, list[tuple[float, float]]]:
-        """For each series (middle of a bin, per cent) pairs."""
-        width = 1 / _HISTOGRAM_BINS
-        return {
-            name: [((i + 0.5) * width, 100 * share) for i, share in enumerate(values)]
-            for name, values in self.shares.items()
-        }
+        """The fields in types that JSON has, those without content left out."""
+        fields = {**vars(self), "bins": list(self.bins), "n": dict(self.n)}
+        fields["shares"] = {name: list(values) for name, values in self.shares.items()}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What training molecules reach in the place of generated ones; depends on the data alone.
+    """What real molecules reach in the place of generated ones; depends on the data alone.
 
     Attributes:
-        values: of each measure.
+        values: of each measure, with training molecules in their place.
         nearest: [20] shares of the held-out molecules by similarity to the nearest training molecule.
+        processed: of each measure, with the held-out molecules as they are encoded in their place, and these as
+            their source has them for a reference. Empty where the source is not at hand.
     """
 
     values: Mapping[str, float | None]
     nearest: Sequence[float]
+    processed: Mapping[str, float | None]
 
 
-def floor_of(train: Description, reference: Description) -> Floor:
-    """The floor that a sample of the training split sets.
+def floor_of(train: Description, reference: Description, raw: Description | None = None) -> Floor:
+    """The floor that a sample of the training split sets, and the codec.
+
+    Args:
+        train: training molecules.
+        reference: held-out molecules.
+        raw: the same as their source has them.
 
     Raises:
         ValueError: a side is empty.
     """
     values = {measure.name: measure.value for measure in compare(train, reference)[0]}
-    return Floor(values, _shares(tanimoto.nearest(reference.fingerprints, train.fingerprints)))
+    processed: dict[str, float | None] = {}
+    if raw is not None and len(raw):
+        # What has no other side, such as IntDiv, is no comparison with the source.
+        processed = {m.name: m.value for m in compare(reference, raw)[0] if m.n_reference is not None}
+    return Floor(values, _shares(tanimoto.nearest(reference.fingerprints, train.fingerprints)), processed)
 
 
 def compare(
@@ -118,6 +143,7 @@ def compare(
     histogram = Histogram(
         "nearest training molecule",
         NEAREST,
+        [i / _HISTOGRAM_BINS for i in range(_HISTOGRAM_BINS + 1)],
         {
             "generated": _shares(tanimoto.nearest(generated.fingerprints, train.fingerprints)),
             "held out": floor.nearest,
@@ -125,7 +151,58 @@ def compare(
         {"generated": len(generated), "held out": len(reference)},
         len(train),
     )
-    return [replace(m, floor=floor.values.get(m.name)) for m in found], [histogram]
+    measures = [replace(m, floor=floor.values.get(m.name), processed=floor.processed.get(m.name)) for m in found]
+    return measures, [histogram]
+
+
+def properties(generated: Description, reference: Description) -> list[Histogram]:
+    """Size, rings, elements, bonds, logP, QED, SA and weight of both sets, as shares of molecules, atoms or bonds.
+
+    Raises:
+        ValueError: a set is empty.
+    """
+    if not len(generated) or not len(reference):
+        raise ValueError("a set is empty")
+    sets = {"generated": generated, "held out": reference}
+    n = {name: len(x) for name, x in sets.items()}
+
+    def of_kinds(name: str, definition: str, kinds: Sequence[str], counts: Mapping[str, NDArray]) -> Histogram:
+        shares = {key: (value / max(value.sum(), 1)).tolist() for key, value in counts.items()}
+        return Histogram(name, definition, list(kinds), shares, n)
+
+    def of_numbers(name: str, definition: str, edges: NDArray, values: Mapping[str, NDArray]) -> Histogram:
+        shares = {}
+        for key, x in values.items():
+            # The outer bins hold what lies beyond them.
+            counts, _ = np.histogram(np.clip(x, edges[0], edges[-1]), edges)
+            shares[key] = (counts / len(x)).tolist()
+        return Histogram(name, definition, edges.tolist(), shares, n)
+
+    found = []
+    for name, of in (("size", lambda x: np.diff(x.node_ptr)), ("rings", lambda x: x.rings)):
+        values = {key: of(x) for key, x in sets.items()}
+        low = min(int(x.min()) for x in values.values())
+        high = max(int(x.max()) for x in values.values())
+        step = 1 + (high - low) // (2 * _PROPERTY_BINS)
+        edges = np.arange(low, high + step + 1, step) - 0.5
+        found.append(of_numbers(name, _PROPERTY_DEFINITIONS[name], edges, values))
+    elements = {key: np.bincount(x.elements, minlength=_LARGEST_ELEMENT) for key, x in sets.items()}
+    total = elements["generated"] + elements["held out"]
+    order = [int(z) for z in np.argsort(-total, kind="stable") if total[z]]
+    kinds = [Chem.GetPeriodicTable().GetElementSymbol(z) for z in order]
+    counts = {key: x[order] for key, x in elements.items()}
+    found.append(of_kinds("elements", _PROPERTY_DEFINITIONS["elements"], kinds, counts))
+    counts = {key: np.bincount(x.bonds[:, 2], minlength=len(BONDS)) for key, x in sets.items()}
+    found.append(of_kinds("bonds", _PROPERTY_DEFINITIONS["bonds"], BONDS, counts))
+    for i, name in enumerate(PROPERTIES):
+        values = {key: x.properties[:, i] for key, x in sets.items()}
+        both = np.concatenate(list(values.values()))
+        if np.isfinite(both).all():
+            # A few extremes would squeeze all others into one bin.
+            low, high = np.quantile(both, _SHOWN)
+            edges = np.linspace(low, high if high > low else low + 1, _PROPERTY_BINS + 1)
+            found.append(of_numbers(name, _PROPERTY_DEFINITIONS[name], edges, values))
+    return found
 
 
 def _measures(sample: Description, reference: Description) -> Iterator[Measure]:

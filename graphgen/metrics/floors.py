@@ -3,6 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+
+from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.records import Record, Reject
+
+
+def as_in_source(molecules: EncodedMolecules, records: Iterable[Record | Reject]) -> list[str] | None:
+    """The texts that ``molecules``, a set or a view of it, were encoded from, stereo and all.
+
+    Args:
+        records: of the source, as ``read_records`` gives them.
+
+    Returns:
+        M SMILES; None where the source is not a list of SMILES, or has changed.
+    """
+    rejected = {reject.where for reject in molecules.rejects}
+    kept = [r for r in records if isinstance(r, Record) and r.where not in rejected]
+    rows: Sequence[int] = molecules.rows.tolist()
+    if len(kept) != molecules.report["encoded"] or any(kept[i].form != "smiles" for i in rows):
+        return None
+    return [kept[i].text for i in rows]
 
 
 def ideal_uniqueness(population: int, draws: int) -> float:

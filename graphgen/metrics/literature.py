@@ -12,6 +12,7 @@ from typing import NamedTuple
 from rdkit import Chem, rdBase
 
 from graphgen.metrics.measure import Measure
+from graphgen.metrics.strict import first_fault
 from graphgen.molecules.codec import canonical_smiles
 
 _UNIQUE_AT = (1_000, 10_000)
@@ -143,28 +144,20 @@ def gdss_valid(molecule: Chem.Mol | str | None) -> bool:
         for bond in bonds:
             whole.AddBond(*bond)
         # Valences only grow on the way, so where the end has no fault nothing would have been charged.
-        return _first_fault(whole) is None or _patched(bare, sorted(bonds))
+        return first_fault(whole) is None or _patched(bare, sorted(bonds))
 
 
 def _patched(mol: Chem.RWMol, bonds: Sequence[tuple[int, int, Chem.BondType]]) -> bool:
     fault = None
     for bond in bonds:
         mol.AddBond(*bond)
-        fault = _first_fault(mol)
+        fault = first_fault(mol)
         if fault is not None:
             atom = mol.GetAtomWithIdx(fault)
             usual = _PATCHED.get(atom.GetAtomicNum())
             if usual is not None and sum(b.GetBondTypeAsDouble() for b in atom.GetBonds()) == usual + 1:
                 atom.SetFormalCharge(1)
-    return _first_fault(mol) is None
-
-
-def _first_fault(mol: Chem.Mol) -> int | None:
-    try:
-        Chem.SanitizeMol(mol, sanitizeOps=Chem.SanitizeFlags.SANITIZE_PROPERTIES)
-    except Chem.AtomValenceException as error:
-        return int(error.cause.GetAtomIdx())  # type: ignore[attr-defined]
-    return None
+    return first_fault(mol) is None
 
 
 def _kekulised(text: str) -> Chem.Mol | None:

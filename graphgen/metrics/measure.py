@@ -19,6 +19,8 @@ class Measure:
         floor: the same number of real molecules: a sample of the training split in the place of what was
             generated. None where nobody computed it.
         missing: why there is no value.
+        processed: the same number of the reference molecules as they are encoded, against themselves as their
+            source has them: what dropping stereo costs. None where the source is not at hand.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Measure:
     n_reference: int | None = None
     floor: float | None = None
     missing: str | None = None
+    processed: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields in types that JSON has, those without content left out."""
@@ -42,4 +45,5 @@ def number(value: float | None) -> str:
     """A value to four digits; a dash where there is none."""
     if value is None:
         return "\N{EN DASH}"
-    return f"{value:.4f}" if abs(value) >= 1e-3 or value == 0 else f"{value:.2e}"
+    # Below the second bound there is nothing but the rounding of sums.
+    return f"{value:.2e}" if 1e-12 < abs(value) < 1e-3 else f"{value:.4f}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
-from rdkit import Chem
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
 from graphgen.generated import Generated
-from graphgen.molecules.codec import decode
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.molecules.vocabulary import Atom, Vocabulary
 
@@ -72,22 +72,24 @@ class Skeletons:
             )
         return torch.tensor([place.get(name, -1) for name in generated.names])[generated.atoms]
 
-    def molecules(self, labels: Tensor) -> Iterator[Chem.Mol]:
-        """The unsanitised molecule of every attempt, from [N] int64 ``labels``."""
+    def graphs(self, labels: Tensor) -> Iterator[tuple[list[Atom], list[tuple[int, int, int]]]]:
+        """What ``codec.decode`` takes of every attempt, from [N] int64 ``labels``: its atoms, and its bonds."""
+        atoms = [self.vocabulary.atoms[a] for a in labels.tolist()]
+        for (first, last), bonds in zip(pairwise(self.batch.graph.ptr.tolist()), self._bonds, strict=True):
+            yield atoms[first:last], bonds
+
+    @cached_property
+    def _bonds(self) -> list[list[tuple[int, int, int]]]:
         graph = self.batch.graph
         assert graph.edge_attr is not None, "skeletons carry bond types"
         target = torch.repeat_interleave(torch.arange(graph.num_nodes), graph.rowptr.diff().long())
         once = graph.col < target
         owner = graph.batch[target[once]]
         first = graph.ptr[owner]
-        bonds = torch.stack((graph.col[once] - first, target[once] - first, graph.edge_attr[once]), 1).tolist()
-        bond_ends = torch.bincount(owner, minlength=graph.num_graphs).cumsum(0).tolist()
-        ends = graph.ptr.tolist()
-        atoms = [self.vocabulary.atoms[a] for a in labels.tolist()]
-        start = 0
-        for i, end in enumerate(bond_ends):
-            yield decode(atoms[ends[i] : ends[i + 1]], bonds[start:end])
-            start = end
+        columns = (graph.col[once] - first, target[once] - first, graph.edge_attr[once])
+        bonds = list(zip(*(column.tolist() for column in columns), strict=True))
+        ends = torch.bincount(owner, minlength=graph.num_graphs).cumsum(0).tolist()
+        return [bonds[start:end] for start, end in pairwise([0, *ends])]
 
 
 def misfit(row: int, generated: Generated, why: str) -> GraphgenError:

@@ -15,7 +15,7 @@ trained, it is an ODE field, and log_prob is that of the ODE.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from graphgen.fields import NeighbourhoodField
 from graphgen.graph import GraphBatch
 from graphgen.models import checkpoint
 from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
 from graphgen.ops.noise import Stream
 from graphgen.solvers import odeint
@@ -236,6 +237,28 @@ class GraphCNF(nn.Module):
         """
         noise = self._noise(graph, ids, seed, Stream.PRIOR, 0)
         return self.transport(noise, graph, method="rk4", steps=steps).argmax(1)
+
+    @torch.no_grad()
+    def trajectory(
+        self, graph: GraphBatch, ids: Tensor, seed: int, times: Sequence[float], steps: int = 20
+    ) -> list[Frame]:
+        """What :meth:`sample` of the same arguments thinks of every atom at some times of its way.
+
+        The probabilities are the posterior of the labels, those that the velocity at that time and place is made of.
+
+        Args:
+            times: when to look, in order, from 0 to 1. Where they divide the steps evenly, the steps are sample's own.
+        """
+        logits = self.bind_logits(graph)
+        x = self._noise(graph, ids, seed, Stream.PRIOR, 0)
+        frames, now = [], 0.0
+        for time in times:
+            if time > now:
+                part = max(1, round(steps * (time - now)))
+                x, now = self.transport(x, graph, now, time, method="rk4", steps=part), time
+            t = torch.full((graph.num_graphs,), time, dtype=x.dtype, device=x.device)
+            frames.append(Frame(time, ops.softmax(logits(t, x))))
+        return frames
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 

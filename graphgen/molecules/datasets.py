@@ -198,6 +198,16 @@ def _fetch(name: str, source: Source) -> Path:
     raise GraphgenError(f"{name} could not be downloaded: {'; '.join(failures)}")
 
 
+def source_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file that :func:`load` reads.
+
+    Raises:
+        GraphgenError: a named data set that is not here.
+    """
+    source = SOURCES.get(str(name_or_path))
+    return Path(name_or_path) if source is None else _find(str(name_or_path), source)
+
+
 def cache_folder() -> Path:
     """``$GRAPHGEN_CACHE``, or graphgen's folder in the user's cache."""
     return Path(os.environ.get("GRAPHGEN_CACHE") or pooch.os_cache("graphgen"))

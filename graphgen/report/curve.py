@@ -26,7 +26,7 @@ def curve_svg(series: Series, x_label: str, y_label: str) -> str | None:
     if len(everything) < 2:
         return None
     xs, ys = [x for x, _ in everything], [y for _, y in everything]
-    x_ticks, y_ticks = _ticks(min(xs), max(xs), 6), _ticks(min(ys), max(ys), 5)
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
     x_span, y_span = (min(xs), max(xs)), (min(y_ticks[0], *ys), max(y_ticks[-1], *ys))
 
     right, floor = _WIDTH - 12 - round(_LETTER * max(map(len, curves))), _HEIGHT - _BOTTOM
@@ -42,24 +42,25 @@ def curve_svg(series: Series, x_label: str, y_label: str) -> str | None:
     parts = [f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">']
     for y in y_ticks:
         parts.append(f'<path class="rule" d="M{_LEFT} {y_at(y):.1f}H{right}"/>')
-        parts.append(_text(f"{y:,.9g}", f'x="{_LEFT - 8}" y="{y_at(y) + 4:.1f}"', "end"))
+        parts.append(text_svg(f"{y:,.9g}", f'x="{_LEFT - 8}" y="{y_at(y) + 4:.1f}"', "end"))
     for x in x_ticks:
         if x_span[0] <= x <= x_span[1]:
             parts.append(f'<path class="axis" d="M{x_at(x):.1f} {floor}v5"/>')
-            parts.append(_text(f"{x:,.9g}", f'x="{x_at(x):.1f}" y="{floor + 21}"', "middle"))
+            parts.append(text_svg(f"{x:,.9g}", f'x="{x_at(x):.1f}" y="{floor + 21}"', "middle"))
     parts.append(f'<path class="axis" d="M{_LEFT} {floor}H{right}"/>')
-    parts.append(_text(x_label, f'class="label" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}"', "middle"))
-    parts.append(_text(y_label, f'class="label" transform="{middle}"', "middle"))
+    parts.append(text_svg(x_label, f'class="label" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}"', "middle"))
+    parts.append(text_svg(y_label, f'class="label" transform="{middle}"', "middle"))
     ends = _apart({name: y_at(points[-1][1]) for name, points in curves.items()}, 15)
     for k, (name, points) in enumerate(curves.items(), start=1):
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in points)
         parts.append(f'<polyline style="stroke:var(--curve-{k},currentColor)" points="{path}"/>')
         where = f'class="name" style="fill:var(--curve-{k},currentColor)" x="{right + 7}"'
-        parts.append(_text(name, f'{where} y="{ends[name] + 4:.1f}"', "start"))
+        parts.append(text_svg(name, f'{where} y="{ends[name] + 4:.1f}"', "start"))
     return "".join((*parts, "</svg>"))
 
 
-def _text(text: str, attributes: str, anchor: str) -> str:
+def text_svg(text: str, attributes: str, anchor: str) -> str:
+    """One line of text at the place that its attributes say."""
     return f'<text {attributes} text-anchor="{anchor}">{escape(text)}</text>'
 
 
@@ -69,7 +70,7 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``."""
     raw = (high - low) / about or abs(high) / about or 1.0
     unit = float(10 ** math.floor(math.log10(raw)))

@@ -18,6 +18,8 @@ from graphgen.files import atomic_write
 from graphgen.metrics.counts import Summary
 from graphgen.metrics.distribution import Histogram
 from graphgen.metrics.measure import Measure, number
+from graphgen.metrics.repair import AfterRepair
+from graphgen.molecules.trajectory import Trajectory
 
 _DASH = "\N{EN DASH}"
 
@@ -52,7 +54,8 @@ _COLUMNS = (
     ("nats/atom", "nats/atom\n± s.e."),
 )
 COLUMNS = tuple(name for name, _ in _COLUMNS)
-MEASURE_COLUMNS = ("measure", "generated", "floor", "n", "n reference")
+MEASURE_COLUMNS = ("measure", "generated", "floor", "processed", "n", "n reference")
+REPAIR_COLUMNS = ("of all attempts", "as drawn", "after repair")
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,14 @@ class Evaluation:
     floors: Mapping[str, float] = field(default_factory=dict)
     measures: Sequence[Measure] = ()
     histograms: Sequence[Histogram] = ()
+    after_repair: AfterRepair | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the samples, in types that JSON has (settings that are not become text)."""
         return {
             "title": self.title,
             "rows": [row.to_json() for row in self.rows],
+            "after_repair": self.after_repair,
             "definitions": dict(self.definitions),
             "floors": dict(self.floors),
             "measures": [measure.to_json() for measure in self.measures],
@@ -155,9 +160,28 @@ class Evaluation:
     def measure_cells(self) -> list[list[str]]:
         """The measures as text, in the order of :data:`MEASURE_COLUMNS`."""
         return [
-            [m.name, m.text(), number(m.floor), f"{m.n}", _DASH if m.n_reference is None else f"{m.n_reference}"]
+            [
+                m.name,
+                *map(number, (m.value, m.floor, m.processed)),
+                f"{m.n}",
+                _DASH if m.n_reference is None else f"{m.n_reference}",
+            ]
             for m in self.measures
         ]
+
+    def repair_cells(self) -> list[list[str]]:
+        """What repair made of the attempts, as text, in the order of :data:`REPAIR_COLUMNS`; empty without repair."""
+        own, mended = self.rows[0].summary, self.after_repair
+        if mended is None:
+            return []
+        pairs = [
+            ("V_strict %", own["V_strict"], mended["V_strict"]),
+            ("V·U %", own["VU"], mended["VU"]),
+            ("V·U·N %", own["VUN"], mended["VUN"]),
+            ("attempts changed %", 0.0, mended["changed"]),
+            ("atoms lost %", 0.0, mended["atoms_lost"]),
+        ]
+        return [[name, *(f"{100 * share:.2f}" for share in shares)] for name, *shares in pairs]
 
     def measure_definitions(self) -> dict[str, str]:
         """What the measures mean, those of one definition together, and why any has no value."""
@@ -168,16 +192,16 @@ class Evaluation:
         found |= {f"no {m.name}": m.missing for m in self.measures if m.missing is not None}
         if any(m.floor is not None for m in self.measures):
             found["floor"] = "the measure of training molecules in the place of the generated ones"
+        if any(m.processed is not None for m in self.measures):
+            found["processed"] = (
+                "the measure of the held-out molecules as they are encoded, stereo dropped, in the place of the "
+                "generated ones, with these molecules as their source has them for a reference"
+            )
         return found
 
     def measure_table(self) -> Table:
         """The measures as a table for a terminal."""
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        for i, head in enumerate(MEASURE_COLUMNS):
-            table.add_column(head, justify="right" if i else "left", overflow="fold")
-        for cells in self.measure_cells():
-            table.add_row(*cells)
-        return table
+        return _plain_table(MEASURE_COLUMNS, self.measure_cells())
 
     def legend(self) -> Table:
         """The definitions and notes, to stand below the table."""
@@ -192,6 +216,9 @@ class Evaluation:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.table()
+        if repaired := self.repair_cells():
+            yield ""
+            yield _plain_table(REPAIR_COLUMNS, repaired)
         yield self.legend()
         if self.measures:
             yield ""
@@ -204,6 +231,7 @@ class Evaluation:
         path: str | os.PathLike[str],
         curve: Mapping[str, Sequence[tuple[float, float]]] | None = None,
         axes: tuple[str, str] = ("step", "loss"),
+        trajectories: Sequence[Trajectory] = (),
     ) -> None:
         """Write a report as one HTML file that needs nothing else.
 
@@ -211,8 +239,18 @@ class Evaluation:
             path: where to.
             curve: training curves by name, each a list of (step, value).
             axes: what the two numbers of a curve are, with their units.
+            trajectories: molecules on their way from noise, as ``graphgen.follow`` gives them.
         """
         from graphgen.report.page import render
 
         with atomic_write(path) as temporary:
-            temporary.write_text(render(self, curve or {}, axes), encoding="utf-8")
+            temporary.write_text(render(self, curve or {}, axes, trajectories), encoding="utf-8")
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for i, head in enumerate(columns):
+        table.add_column(head, justify="right" if i else "left", overflow="fold")
+    for cells in rows:
+        table.add_row(*cells)
+    return table

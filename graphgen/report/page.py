@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,14 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from graphgen.metrics.distribution import Histogram
+from graphgen.metrics.distribution import UNITS, Histogram
+from graphgen.metrics.measure import number
+from graphgen.molecules.trajectory import Trajectory
 from graphgen.report.curve import Series, curve_svg
 from graphgen.report.drawing import molecule_svg
-from graphgen.report.evaluation import COLUMNS, MEASURE_COLUMNS, Evaluation, Row, Sample
+from graphgen.report.evaluation import COLUMNS, MEASURE_COLUMNS, REPAIR_COLUMNS, Evaluation, Sample
+from graphgen.report.histogram import histogram_svg
+from graphgen.report.strip import strip_svgs
 
 
 class _Bar(NamedTuple):
@@ -35,13 +40,32 @@ class _Figure(NamedTuple):
     fault: str
 
 
-def render(evaluation: Evaluation, curve: Series, axes: tuple[str, str] = ("step", "loss")) -> str:
+class _Chart(NamedTuple):
+    name: str
+    unit: str
+    svg: Markup
+    distances: str
+    meaning: str
+
+
+class _Strip(NamedTuple):
+    frames: list[tuple[str, Markup]]
+    end: str
+
+
+def render(
+    evaluation: Evaluation,
+    curve: Series,
+    axes: tuple[str, str] = ("step", "loss"),
+    trajectories: Sequence[Trajectory] = (),
+) -> str:
     """The page as text.
 
     Args:
         evaluation: what to show.
         curve: training curves by name, each (step, value) pairs; may be empty.
         axes: what the two numbers of a curve are, with their units.
+        trajectories: molecules on their way from noise.
     """
     template = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -56,24 +80,46 @@ def render(evaluation: Evaluation, curve: Series, axes: tuple[str, str] = ("step
         n=evaluation.rows[0].summary["n"],
         columns=COLUMNS,
         measure_columns=MEASURE_COLUMNS,
-        histograms=[_histogram(histogram) for histogram in evaluation.histograms],
-        cards=list(_cards(evaluation.rows)),
+        repair_columns=REPAIR_COLUMNS,
+        charts=[_chart(histogram, evaluation) for histogram in evaluation.histograms],
+        strips=[_strip(trajectory) for trajectory in trajectories],
+        cards=list(_cards(evaluation)),
         figures=[_figure(sample) for sample in evaluation.samples],
         failures=evaluation.rows[0].summary["failures"],
         curve=None if drawn is None else Markup(drawn),
     )
 
 
-def _histogram(histogram: Histogram) -> tuple[Markup, str]:
-    label = f"similarity to the {histogram.name}"
-    svg = curve_svg(histogram.series(), label, "% of molecules")
-    sizes = ", ".join(f"{n:,} {name}" for name, n in histogram.n.items())
-    return Markup(svg or ""), f"{histogram.definition}. {sizes}; looked for in {histogram.n_reference:,}."
+def _chart(histogram: Histogram, evaluation: Evaluation) -> _Chart:
+    sizes = " and ".join(f"{n:,} {name.replace(' ', '-')}" for name, n in histogram.n.items())
+    meaning = f"{histogram.definition[0].upper()}{histogram.definition[1:]}. {sizes} molecules"
+    if histogram.n_reference is not None:
+        meaning += f", the nearest of {histogram.n_reference:,}"
+    measures = {measure.name: measure for measure in evaluation.measures}
+    found = [(what, measures.get(f"{what} {histogram.name}")) for what in ("W1", "KL")]
+    distances = " · ".join(
+        f"{what} {measure.text()}" + ("" if measure.floor is None else f" (floor {number(measure.floor)})")
+        for what, measure in found
+        if measure is not None
+    )
+    return _Chart(histogram.name, UNITS.get(histogram.name, ""), Markup(histogram_svg(histogram)), distances, meaning)
 
 
-def _cards(rows: Sequence[Row]) -> Iterator[_Card]:
+def _strip(trajectory: Trajectory) -> _Strip:
+    times = [f"t = {time:.2g}" for time in trajectory.times]
+    drawn = [Markup(svg) for svg in strip_svgs(trajectory)]
+    labels = [trajectory.names[a] for a in trajectory.atoms[-1].argmax(1).tolist()]
+    counts = Counter(labels)
+    return _Strip(list(zip(times, drawn, strict=True)), " ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+
+
+def _cards(evaluation: Evaluation) -> Iterator[_Card]:
+    rows = evaluation.rows
     n = f"{rows[0].summary['n']:,}"
     yield _share("V_strict", f"of {n} attempts are valid", [(row.name, row.summary["V_strict"]) for row in rows])
+    if len(rows) == 1:
+        meaning = f"of {n} attempts are valid and distinct"
+        yield _share("V·U", meaning, [(row.name, row.summary["VU"]) for row in rows])
     meaning = f"of {n} attempts are valid, distinct and new"
     yield _share("V·U·N", meaning, [(row.name, row.summary["VUN"]) for row in rows])
     recovery = [(row.name, row.label_recovery) for row in rows if row.label_recovery is not None]
@@ -85,6 +131,11 @@ def _cards(rows: Sequence[Row]) -> Iterator[_Card]:
         bars = [_Bar(name, f"{value:.3f}", 100 * max(value, 0) / most) for name, value in nats]
         meaning = f"± {rows[0].nats[1]:.3f}, mean -log p of a true label; less is better"
         yield _Card("nats/atom", bars[0].text, "", meaning, bars)
+    measures = {measure.name: measure for measure in evaluation.measures if measure.value is not None}
+    # The one distance that sees most of a molecule; where bonds are given, most of it is the skeletons'.
+    if len(rows) == 1 and (distance := measures.get("FCD") or measures.get("NSPDK-MMD")) is not None:
+        meaning = f"floor {number(distance.floor)}; {distance.n:,} valid molecules beside {distance.n_reference:,}"
+        yield _Card(distance.name, distance.text(), "", f"{meaning}, less is better", [])
 
 
 def _share(name: str, meaning: str, values: Sequence[tuple[str, float]]) -> _Card:

@@ -8,7 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors
 
 from graphgen.metrics import describe as module
-from graphgen.metrics.describe import Description, describe, described_once
+from graphgen.metrics.describe import Description, describe, keep, kept, place
 
 SMILES = ["CCO", "c1ccccc1-c1ccccc1", "CC(=O)Nc1ccc(O)cc1", "C[N+](C)(C)C", "C1CC2CC1CC2", "nonsense", "C"]
 
@@ -35,24 +35,27 @@ def test_by_hand():
 
 def test_processes_find_the_same(monkeypatch):
     alone = describe(SMILES * 20)
-    monkeypatch.setattr(module, "_FEW", 60)
+    monkeypatch.setattr(module, "FEW", 60)
     assert equal(describe(SMILES * 20), alone)
 
 
-def test_kept_for_the_next_time(tmp_path, monkeypatch):
-    def once(smiles):
-        return described_once(smiles, False, tmp_path, lambda items, total, name: items, "x")
+def test_kept_for_the_next_time(tmp_path):
+    path = place(SMILES, False, tmp_path)
+    assert kept(path) is None
+    keep(describe(SMILES), path)
+    assert equal(kept(path), describe(SMILES))
+    path.write_bytes(b"damaged")
+    assert kept(path) is None and not path.exists()
+    assert len({place(SMILES[:2], False, tmp_path), place(SMILES, True, tmp_path), path}) == 3
+    keep(describe(["C"]), tmp_path / "file" / "x.npz")
+    keep(describe(["C"]), tmp_path / "file" / "x.npz" / "cannot be a folder.npz")
 
-    first = once(SMILES)
-    assert equal(first, describe(SMILES))
-    (file,) = tmp_path.glob("*.npz")
-    monkeypatch.setattr(module, "describe", None)
-    assert equal(once(SMILES), first)
-    monkeypatch.undo()
-    file.write_bytes(b"damaged")
-    assert equal(once(SMILES), first)
-    once(SMILES[:2])
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+def test_bonds_are_those_of_the_molecule():
+    found = describe(["C=CC#N", "c1ccncc1"])
+    assert found.bonds[:3].tolist() == [[0, 1, 1], [1, 2, 0], [2, 3, 2]]
+    assert found.bonds[3:, 2].tolist() == [3] * 6
+    assert {tuple(pair) for pair in found.bonds[3:, :2].tolist()} == {(0, 1), (0, 5), (1, 2), (2, 3), (3, 4), (4, 5)}
 
 
 def test_atom_order_does_not_matter():

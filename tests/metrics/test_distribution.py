@@ -10,7 +10,7 @@ from rdkit import Chem
 
 from graphgen.metrics import patterns
 from graphgen.metrics.describe import describe
-from graphgen.metrics.distribution import DEFINITIONS, compare
+from graphgen.metrics.distribution import DEFINITIONS, compare, floor_of, properties
 from graphgen.molecules.codec import canonical_smiles
 
 REAL = ["CCO", "c1ccccc1-c1ccccc1", "CC(=O)Nc1ccc(O)cc1", "C1CC2CC1CC2", "CCN(CC)CC", "OC1CCCCC1"] * 5
@@ -57,6 +57,43 @@ def test_every_number_has_its_definition_and_n():
     assert histogram.shares["held out"][-1] == 1
     assert histogram.shares["generated"][-1] == pytest.approx(1 / 4)
     json.dumps([m.to_json() for m in measures] + [histogram.to_json()], allow_nan=False)
+
+
+def test_properties_are_shares_of_both_sets():
+    found = {h.name: h for h in properties(describe(["CC", "CCO", "c1ccccc1"]), describe(["C=O", "C#N"]))}
+    assert list(found) == ["size", "rings", "elements", "bonds", "logP", "QED", "SA", "weight"]
+    for histogram in found.values():
+        assert histogram.n == {"generated": 3, "held out": 2} and histogram.definition
+        kinds = isinstance(histogram.bins[0], str)
+        for shares in histogram.shares.values():
+            assert sum(shares) == pytest.approx(1)
+            assert len(shares) == len(histogram.bins) - (not kinds)
+    assert found["size"].bins == [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    assert found["size"].shares["generated"][:2] == pytest.approx([1 / 3, 1 / 3])
+    assert found["size"].shares["held out"][0] == 1
+    assert found["elements"].bins == ["C", "O", "N"]
+    assert found["elements"].shares["generated"] == pytest.approx([10 / 11, 1 / 11, 0])
+    assert found["bonds"].shares["generated"] == pytest.approx([3 / 9, 0, 0, 6 / 9])
+    json.dumps([h.to_json() for h in found.values()], allow_nan=False)
+    with pytest.raises(ValueError, match="empty"):
+        properties(describe([]), describe(["C"]))
+
+
+def test_one_molecule_beside_itself_can_be_shown():
+    for histogram in properties(describe(["C"]), describe(["C"])):
+        assert histogram.shares["generated"] == histogram.shares["held out"]
+
+
+def test_what_processing_costs_stands_beside_the_floor():
+    """Stereo changes the names of scaffolds, and nothing that is counted of atoms and bonds."""
+    raw = ["C[C@H]1CC[C@@H]2CCCC[C@H]2C1", "CC1CCC2CCCCC2C1", "CCO"]
+    plain = [canonical_smiles(Chem.MolFromSmiles(text)) for text in raw]
+    floor = floor_of(describe(["CC", "CCC"]), describe(plain), describe(raw))
+    assert floor.processed["W1 size"] == floor.processed["KL elements"] == 0 and floor.processed["SNN"] == 1
+    assert floor.processed["Scaf"] < 1 and floor.values["W1 size"] > 0
+    assert "IntDiv1" not in floor.processed and floor_of(describe(["C"]), describe(plain)).processed == {}
+    measures, _ = compare(describe(MADE), describe(plain), describe(["CC", "CCC"]), floor)
+    assert by_name(measures)["Scaf"].processed == floor.processed["Scaf"]
 
 
 def test_by_hand():
