@@ -311,17 +311,20 @@ class Standin:
     def softmax(self) -> Any:
         raise TypeError(f"softmax: not for a {type(self).__name__}")
 
+    def node_update(self, own: Any, received: Any, kind: str) -> Any:
+        raise TypeError(f"node_update: not for a {type(self).__name__}")
+
     def message_sum(self, source: Any, edge_bias: Tensor, graph: Any, kind: str) -> Any:
         raise TypeError(f"message_sum: not for a {type(self).__name__}")
 
 
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """[rows, features] with a vmap dimension -> [rows, size * features], an unbatched one repeated."""
+    """[..., rows, features] with a vmap dimension -> [..., rows, size * features], an unbatched one repeated."""
     if tensor is None:
         return None
     if dim is None:
-        return tensor.unsqueeze(1).expand(-1, size, -1).flatten(1)
-    return tensor.movedim(dim, 1).flatten(1)
+        return tensor.unsqueeze(-2).expand(*tensor.shape[:-1], size, -1).flatten(-2)
+    return tensor.movedim(dim, -2).flatten(-2)
 
 
 def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Any, Any]:
@@ -342,5 +345,5 @@ def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], s
 
 
 def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
-    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1)."""
-    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1
+    """The inverse of fold_batch: [..., rows, size * features] -> ([..., rows, size, features], the place of size)."""
+    return tensor.unflatten(-1, (size, tensor.shape[-1] // size)), tensor.dim() - 1

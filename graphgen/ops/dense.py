@@ -114,20 +114,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 # The family of products of graphgen/ops/_products.py, element by element; a term has one part.
-def _activation_kernel(order: int, mixed: bool):
+def _activation_kernel(order: int):
     def kernel(*args) -> tuple[Tensor, ...]:
         *terms, kind, wanted = args
         x = terms[0]
         if not _native.runs(x):
-            return reference.activation_gradient(terms, kind, wanted, mixed)
+            return reference.activation_gradient(terms, kind, wanted)
         terms = [None if term is None else term.contiguous() for term in terms]
         outputs = [torch.empty_like(terms[0]) for _ in wanted]
         addresses = [0 if term is None else term.data_ptr() for term in terms] + [0] * (8 - len(terms))
         for m, out in zip(wanted, outputs, strict=True):
             addresses[4 + m] = out.data_ptr()
-        _native.call(
-            _C.activate, x, addresses, x.numel(), order, mixed, _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
-        )
+        _native.call(_C.activate, x, addresses, x.numel(), order, _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype])
         return tuple(outputs)
 
     return kernel
@@ -137,44 +135,99 @@ def _activation_fake(*args) -> tuple[Tensor, ...]:
     return tuple(torch.empty_like(args[0], memory_format=torch.contiguous_format) for _ in args[-1])
 
 
-def _batch_first(term: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+def _batch_at(place: int, term: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     if term is None:
         return None
-    return term.unsqueeze(0).expand(size, *term.shape) if dim is None else term.movedim(dim, 0)
+    if dim is not None:
+        return term.movedim(dim, place)
+    return term.unsqueeze(place).expand(*term.shape[:place], size, *term.shape[place:])
 
 
-def _activation_vmap(order: int, mixed: bool):
+def _activation_vmap(order: int):
     def vmap(args, in_dims, size):
         *terms, kind, wanted = args
-        batched = [
-            None
-            if term is None
-            else term.unsqueeze(0).expand(size, *term.shape)
-            if dim is None
-            else term.movedim(dim, 0)
-            for term, dim in zip(terms, in_dims, strict=False)
-        ]
-        op = _activations.mixed if mixed else _activations.ops[order]
-        return op(*batched, kind, wanted), (0,) * len(wanted)
+        batched = [_batch_at(0, term, dim, size) for term, dim in zip(terms, in_dims, strict=False)]
+        return _activations.ops[order](*batched, kind, wanted), (0,) * len(wanted)
 
     return vmap
 
 
-def _make_activation(order: int, mixed: bool, rules: dict[str, Any]) -> Op:
-    terms = ", ".join(f"Tensor? z{m}" for m in range(1, order + 1 + mixed))
+def _make_activation(order: int, rules: dict[str, Any]) -> Op:
+    terms = ", ".join(f"Tensor? z{m}" for m in range(1, order + 1))
     schema = f"(Tensor x, {terms}{', ' * (order > 0)}str kind, int[] wanted) -> ({', '.join(['Tensor'] * (order + 1))})"
     return Op(
-        "activation_mixed" if mixed else f"activation_{order}",
+        f"activation_{order}",
         schema,
-        _activation_kernel(order, mixed),
+        _activation_kernel(order),
         _activation_fake,
-        vmap=_activation_vmap(order, mixed),
+        vmap=_activation_vmap(order),
         chooses=True,
         **rules,
     )
 
 
-_activations = Products("activation", 1, _make_activation)
+def _activation_push_kernel(x: Tensor, along: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    if not _native.runs(x):
+        return reference.activation_push(x, along, kind)
+    x, along = x.contiguous(), along.contiguous()
+    tangent, value = torch.empty_like(along), torch.empty_like(x)
+    addresses = [x.data_ptr(), 0, 0, along.data_ptr(), 0, 0, value.data_ptr(), tangent.data_ptr()]
+    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
+    _native.call(_C.activate_push, x, addresses, x.numel(), along.shape[0], *codes)
+    return tangent, value
+
+
+def _activation_pull_kernel(x, along, value_grad, tangent_grad, kind: str, wanted) -> tuple[Tensor, ...]:
+    if not _native.runs(x):
+        return reference.activation_pull(x, along, value_grad, tangent_grad, kind, wanted)
+    x, along, tangent_grad = x.contiguous(), along.contiguous(), tangent_grad.contiguous()
+    value_grad = None if value_grad is None else value_grad.contiguous()
+    outputs = [torch.empty_like((x, along)[code]) for code in wanted]
+    addresses = [x.data_ptr(), 0, along.data_ptr(), 0, _native.address(value_grad), tangent_grad.data_ptr(), 0, 0]
+    for code, out in zip(wanted, outputs, strict=True):
+        addresses[6 + code] = out.data_ptr()
+    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
+    _native.call(_C.activate_pull, x, addresses, x.numel(), along.shape[0], *codes)
+    return tuple(outputs)
+
+
+def _activation_push_vmap(args, in_dims, size):
+    x, along, kind = args
+    batched = _batch_at(0, x, in_dims[0], size), _batch_at(1, along, in_dims[1], size)
+    return _activations.push(*batched, kind), (1, 0)
+
+
+def _activation_pull_vmap(args, in_dims, size):
+    *terms, kind, wanted = args
+    at = (0, 1, 0, 1)
+    batched = [_batch_at(at[m], term, in_dims[m], size) for m, term in enumerate(terms)]
+    return _activations.pull(*batched, kind, wanted), tuple(at[code] for code in wanted)
+
+
+def _make_activation_push(rules: dict[str, Any]) -> Op:
+    return Op(
+        "activation_push",
+        "(Tensor x, Tensor along, str kind) -> (Tensor, Tensor)",
+        _activation_push_kernel,
+        lambda x, along, kind: (torch.empty_like(along), torch.empty_like(x)),
+        vmap=_activation_push_vmap,
+        **rules,
+    )
+
+
+def _make_activation_pull(rules: dict[str, Any]) -> Op:
+    return Op(
+        "activation_pull",
+        "(Tensor x, Tensor along, Tensor? value_grad, Tensor tangent_grad, str kind, int[] wanted) -> (Tensor, Tensor)",
+        _activation_pull_kernel,
+        lambda x, along, value_grad, tangent_grad, kind, wanted: tuple(torch.empty_like((x, along)[m]) for m in wanted),
+        vmap=_activation_pull_vmap,
+        chooses=True,
+        **rules,
+    )
+
+
+_activations = Products("activation", 1, 1, _make_activation, _make_activation_push, _make_activation_pull)
 
 
 def activation(x: Tensor, kind: str = "silu") -> Tensor:
@@ -194,15 +247,10 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     return _activations.ops[0](x, kind, (0,))[0]
 
 
-def activation_slope(x: Tensor, direction: Tensor, kind: str) -> Tensor:
-    """The activation's derivative at x times a direction of the same shape."""
-    return _activations.ops[1](x, direction, kind, (0,))[0]
-
-
-def activation_pushed(x: Tensor, direction: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """The activation and that product, in one pass."""
-    slope, value = _activations.ops[1](x, direction, kind, (0, 1))
-    return value, slope
+def activation_push(x: Tensor, along: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """The activation of x and its derivatives [K, ...] along K directions of the shape of x, in one pass."""
+    tangent, value = _activations.push(x, along, kind)
+    return value, tangent
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------
