@@ -15,12 +15,15 @@ from torch import Tensor
 from graphgen.graph import GraphBatch
 from graphgen.ops.message_passing.messages import Rows
 
+# A product with so many times fewer rows is worth a copy of them.
+_WORTH_TAKING = 2
+
 
 class Round(NamedTuple):
     """One round of messages from pairs to pairs: what it reads of the tangents of either side, and its rows."""
 
-    of_target: Tensor  # indices of the pairs whose tangents of target it reads
-    of_source: Tensor
+    of_target: Tensor | None  # indices of the pairs whose tangents of target it reads, None for all
+    of_source: Tensor | None
     rows: Rows  # with respect to those
 
 
@@ -53,8 +56,8 @@ class Balls:
         home = self.node[out]
         row, slot, first = _slots(graph.rowptr.long(), home)
         at_other_end = self.center[out][row] * graph.num_nodes + graph.col.long()[slot]
-        of_target, own = _used(self.moved(target, out))
-        of_source, ends = _used(self._index(source, at_other_end))
+        of_target, own = self._used(target, self.moved(target, out))
+        of_source, ends = self._used(source, self._index(source, at_other_end))
         return Round(of_target, of_source, Rows(home.to(dtype), own.to(dtype), first.to(dtype), ends.to(dtype)))
 
     def _index(self, radius: int, wanted: Tensor) -> Tensor:
@@ -62,12 +65,13 @@ class Balls:
         found = torch.searchsorted(keys, wanted).clamp(max=keys.shape[0] - 1)
         return torch.where(keys[found] == wanted, found, -1)
 
-
-def _used(index: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows that an index names, and the index among these alone."""
-    rows, place = index.unique(return_inverse=True)
-    missing = int(rows.shape[0] > 0 and rows[0] < 0)
-    return rows[missing:], place - missing
+    def _used(self, radius: int, index: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The pairs that an index names, and the index among these alone; or all, if taking these out is no gain."""
+        pairs, place = index.unique(return_inverse=True)
+        missing = int(pairs.shape[0] > 0 and pairs[0] < 0)
+        if _WORTH_TAKING * (pairs.shape[0] - missing) > self._keys[radius].shape[0]:
+            return None, index
+        return pairs[missing:], place - missing
 
 
 def _slots(rowptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

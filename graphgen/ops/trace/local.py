@@ -25,7 +25,7 @@ from graphgen.ops.trace.balls import Balls, balls
 from graphgen.ops.trace.dual import linear_tangents, softmax_tangents
 
 # Rows of tangents at a time: more would leave the caches.
-_CHUNK_ROWS = 1 << 12
+_CHUNK_ROWS = 1 << 13
 
 
 def local(f: Callable, x: Tensor, graph: GraphBatch, reach: int) -> tuple[Tensor, Tensor]:
@@ -91,11 +91,13 @@ class _Tangents:
             self._rows, self._weight = linear_tangents(self._rows, self._weight), None
         return self._rows
 
-    def at(self, index: Tensor) -> Tensor:
-        """Rows with these indices, none missing."""
-        if self._rows.shape[1] in (1, index.shape[0]) or self._weight is None:
-            return self.rows if self._rows.shape[1] in (1, index.shape[0]) else self.rows[:, index]
-        return linear_tangents(self._rows[:, index], self._weight)
+    def at(self, index: Tensor | None) -> Tensor:
+        """Rows with these indices, none missing, or all."""
+        if index is None or self._rows.shape[1] == 1:
+            return self.rows
+        if self._weight is None:
+            return self._rows.index_select(1, index)
+        return linear_tangents(self._rows.index_select(1, index), self._weight)
 
 
 @dataclass(frozen=True, eq=False)
