@@ -108,7 +108,7 @@ class Op:
         if torch.compiler.is_compiling():
             return self.registered(*args)
         if transforming():
-            traced = any(isinstance(argument, Tensor) and _is_traced(argument) for argument in args)
+            traced = any(isinstance(argument, Tensor) and is_traced(argument) for argument in args)
             return self.registered(*args) if traced else self.function.apply(*args)
         if _fusing.active:
             primals, tangents = zip(*map(_unpacked, args), strict=True)
@@ -118,7 +118,7 @@ class Op:
         tracked, differentiable, ready = torch.is_grad_enabled(), forward_ad._current_level >= 0, True
         for argument in args[: self.numbers or None]:
             if isinstance(argument, Tensor):
-                if _is_traced(argument):
+                if is_traced(argument):
                     return self.registered(*args)
                 differentiable = differentiable or (tracked and argument.requires_grad)
                 ready = ready and not (argument._is_zerotensor() or argument.is_neg())
@@ -157,7 +157,7 @@ def _materialised(argument: Any) -> Any:
     return argument
 
 
-def _is_traced(argument: Any) -> bool:
+def is_traced(argument: Any) -> bool:
     kind = type(argument)
     if kind is Tensor:
         return _is_grad_batch(argument)  # of torch.autograd.grad(is_grads_batched=True), which only ops can see into
@@ -169,7 +169,7 @@ def differentiates(*args: Any) -> bool:
     if torch.compiler.is_compiling() or transforming() or forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(
-        isinstance(argument, Tensor) and (argument.requires_grad or _is_traced(argument)) for argument in args
+        isinstance(argument, Tensor) and (argument.requires_grad or is_traced(argument)) for argument in args
     )
 
 

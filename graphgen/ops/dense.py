@@ -7,6 +7,7 @@ its batch mates; these ops do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from graphgen import _C
 from graphgen.ops import _native
-from graphgen.ops._op import Op, Standin, loop_batch
+from graphgen.ops._op import Op, Standin, eager, loop_batch
 from graphgen.ops._products import Products
 from graphgen.ops.reference import dense as reference
 
 # ---- linear ---------------------------------------------------------------------------------------------------------
 
 
-def _linear_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear_kernel(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not _native.runs(x):
         return reference.linear(x, weight, bias)
     x, weight = x.contiguous(), weight.contiguous()
@@ -79,7 +80,7 @@ def _linear_vmap(args, in_dims, size):
 _linear = Op(
     "linear",
     "(Tensor x, Tensor weight, Tensor? bias) -> Tensor",
-    _linear_kernel,
+    linear_kernel,
     _linear_fake,
     _linear_vjp,
     _linear_jvp,
@@ -103,11 +104,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if isinstance(x, Standin):
         return x.linear(weight, bias)
+    check_linear(x, weight, bias)
+    return _linear(x, weight, bias)
+
+
+def check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Refuse what :func:`linear` does not take."""
     if x.dim() != 2 or weight.dim() != 2 or x.shape[1] != weight.shape[0]:
         raise ValueError(f"linear: x {list(x.shape)} and weight {list(weight.shape)} do not multiply")
     if x.dtype != weight.dtype or (bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[1:])):
         raise ValueError(f"linear: weight and bias must have the dtype of x ({x.dtype}), bias shape [M]")
-    return _linear(x, weight, bias)
 
 
 # ---- activation -----------------------------------------------------------------------------------------------------
@@ -166,29 +172,51 @@ def _make_activation(order: int, rules: dict[str, Any]) -> Op:
     )
 
 
+def activate_push(values: Sequence[Tensor | None], along: Sequence[Tensor | None], kind: str) -> tuple[Tensor, Tensor]:
+    """The engine's activate_push, of (x, y, skip) and their tangents [K, ...]; tangents and value."""
+    values, along = _contiguous(values), _contiguous(along)
+    x, moved = values[0], along[0]
+    tangent, value = torch.empty_like(moved), torch.empty_like(x)
+    addresses = [*map(_native.address, (*values, *along)), value.data_ptr(), tangent.data_ptr()]
+    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
+    _native.call(_C.activate_push, x, addresses, x.numel(), moved.shape[0], *codes)
+    return tangent, value
+
+
+def activate_pull(
+    values: Sequence[Tensor | None],
+    along: Sequence[Tensor | None],
+    grads: tuple[Tensor | None, Tensor],
+    kind: str,
+    wanted: Sequence[int] = (0, 1),
+) -> tuple[Tensor, ...]:
+    """The engine's activate_pull, of (x, y) and their tangents."""
+    values, along, grads = _contiguous(values), _contiguous(along), _contiguous(grads)
+    x, moved = values[0], along[0]
+    outputs = [torch.empty_like((x, moved)[code]) for code in wanted]
+    results = [0, 0]
+    for code, out in zip(wanted, outputs, strict=True):
+        results[code] = out.data_ptr()
+    addresses = [*map(_native.address, (*values, *along, *grads)), *results]
+    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
+    _native.call(_C.activate_pull, x, addresses, x.numel(), moved.shape[0], *codes)
+    return tuple(outputs)
+
+
+def _contiguous(tensors: Sequence[Tensor | None]) -> Any:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
 def _activation_push_kernel(x: Tensor, along: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     if not _native.runs(x):
         return reference.activation_push(x, along, kind)
-    x, along = x.contiguous(), along.contiguous()
-    tangent, value = torch.empty_like(along), torch.empty_like(x)
-    addresses = [x.data_ptr(), 0, 0, along.data_ptr(), 0, 0, value.data_ptr(), tangent.data_ptr()]
-    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
-    _native.call(_C.activate_push, x, addresses, x.numel(), along.shape[0], *codes)
-    return tangent, value
+    return activate_push((x, None, None), (along, None, None), kind)
 
 
 def _activation_pull_kernel(x, along, value_grad, tangent_grad, kind: str, wanted) -> tuple[Tensor, ...]:
     if not _native.runs(x):
         return reference.activation_pull(x, along, value_grad, tangent_grad, kind, wanted)
-    x, along, tangent_grad = x.contiguous(), along.contiguous(), tangent_grad.contiguous()
-    value_grad = None if value_grad is None else value_grad.contiguous()
-    outputs = [torch.empty_like((x, along)[code]) for code in wanted]
-    addresses = [x.data_ptr(), 0, along.data_ptr(), 0, _native.address(value_grad), tangent_grad.data_ptr(), 0, 0]
-    for code, out in zip(wanted, outputs, strict=True):
-        addresses[6 + code] = out.data_ptr()
-    codes = _native.ACTIVATIONS[kind], _native.DTYPES[x.dtype]
-    _native.call(_C.activate_pull, x, addresses, x.numel(), along.shape[0], *codes)
-    return tuple(outputs)
+    return activate_pull((x, None), (along, None), (value_grad, tangent_grad), kind, wanted)
 
 
 def _activation_push_vmap(args, in_dims, size):
@@ -227,7 +255,7 @@ def _make_activation_pull(rules: dict[str, Any]) -> Op:
     )
 
 
-_activations = Products("activation", 1, 1, _make_activation, _make_activation_push, _make_activation_pull)
+_activations: Products = Products("activation", 1, 1, _make_activation, _make_activation_push, _make_activation_pull)
 
 
 def activation(x: Tensor, kind: str = "silu") -> Tensor:
@@ -247,10 +275,79 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     return _activations.ops[0](x, kind, (0,))[0]
 
 
+def activation_slope(x: Tensor, direction: Tensor, kind: str) -> Tensor:
+    """The activation's derivative at x times a direction of the same shape."""
+    return _activations.ops[1](x, direction, kind, (0,))[0]
+
+
 def activation_push(x: Tensor, along: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """The activation of x and its derivatives [K, ...] along K directions of the shape of x, in one pass."""
     tangent, value = _activations.push(x, along, kind)
     return value, tangent
+
+
+# ---- node update ----------------------------------------------------------------------------------------------------
+
+
+def _node_update_kernel(h: Tensor, own: Tensor, received: Tensor, kind: str) -> Tensor:
+    if not _native.runs(h):
+        return h + reference.activation(own + received, kind)
+    values = _contiguous((own, received, h))
+    out = torch.empty_like(values[0])
+    addresses = [*(value.data_ptr() for value in values), 0, 0, 0, out.data_ptr(), 0]
+    _native.call(_C.activate_push, h, addresses, h.numel(), 0, _native.ACTIVATIONS[kind], _native.DTYPES[h.dtype])
+    return out
+
+
+def _node_update_vjp(args, grad, needs):
+    _, own, received, kind = args
+    slope = activation_slope(own + received, grad, kind) if needs[1] or needs[2] else None
+    return grad if needs[0] else None, slope if needs[1] else None, slope if needs[2] else None, None
+
+
+def _node_update_jvp(args, tangents):
+    _, own, received, kind = args
+    skip, *along = tangents[:3]
+    moved = [part for part in along if part is not None]
+    if not moved:
+        return skip.clone()
+    slope = activation_slope(own + received, sum(moved[1:], moved[0]), kind)
+    return slope if skip is None else skip + slope
+
+
+_node_update: Op = Op(
+    "node_update",
+    "(Tensor h, Tensor own, Tensor received, str kind) -> Tensor",
+    _node_update_kernel,
+    lambda h, own, received, kind: torch.empty_like(h, memory_format=torch.contiguous_format),
+    _node_update_vjp,
+    _node_update_jvp,
+    lambda args, dims, size: (
+        _node_update(*(_batch_at(0, part, dim, size) for part, dim in zip(args[:3], dims, strict=False)), args[3]),
+        0,
+    ),
+)
+
+
+def node_update(h: Tensor, own: Tensor, received: Tensor, kind: str = "silu") -> Tensor:
+    """``h + act(own + received)``, what a node makes of its messages, in one pass; differentiable three times.
+
+    Args:
+        h, own, received: any one shape, float32, float64 or bfloat16.
+        kind: as :func:`activation`'s.
+
+    Raises:
+        ValueError: an unknown kind, or shapes or dtypes that differ.
+    """
+    if kind not in _native.ACTIVATIONS:
+        raise ValueError(f"node_update: expected one of {sorted(_native.ACTIVATIONS)}, got {kind!r}")
+    if isinstance(h, Standin):
+        return h.node_update(own, received, kind)
+    if not h.shape == own.shape == received.shape or not h.dtype == own.dtype == received.dtype:
+        raise ValueError("node_update: h, own and received must have one shape and one dtype")
+    if eager(h, own, received):
+        return _node_update.direct(h, own, received, kind)
+    return _node_update(h, own, received, kind)
 
 
 # ---- softmax --------------------------------------------------------------------------------------------------------

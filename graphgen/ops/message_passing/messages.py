@@ -230,7 +230,7 @@ def _make_pull(rules: dict[str, Any]) -> Op:
     )
 
 
-_products = Products("message_sum", 3, 2, _make, _make_push, _make_pull)
+_products: Products = Products("message_sum", 3, 2, _make, _make_push, _make_pull)
 
 
 def message_sum(
@@ -257,6 +257,17 @@ def message_sum(
     """
     if isinstance(target, Standin):
         return target.message_sum(source, edge_bias, graph, activation)
+    check_messages(target, source, edge_bias, graph, activation)
+    edges = _typed_edges(graph)
+    if eager(target, source, edge_bias) and _native.runs(target):
+        return _layer(target, source, edge_bias, graph, activation)
+    arguments = (target, source, edge_bias, *edges)
+    turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
+    return _products.ops[0](*arguments, *turned, *target.shape, edge_bias.shape[0], activation, (TARGET,))[0]
+
+
+def check_messages(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch, activation: str) -> None:
+    """Refuse what :func:`message_sum` does not take."""
     check_nodes("message_sum", "target", target, graph)
     check_nodes("message_sum", "source", source, graph)
     if activation not in _native.ACTIVATIONS:
@@ -271,12 +282,6 @@ def message_sum(
     types = edge_bias.shape[0]
     if types < (graph.num_edge_types or 1):
         raise IndexError(f"message_sum: edge_bias has {types} rows for {graph.num_edge_types or 1} edge types")
-    edges = _typed_edges(graph)
-    if eager(target, source, edge_bias) and _native.runs(target):
-        return _layer(target, source, edge_bias, graph, activation)
-    arguments = (target, source, edge_bias, *edges)
-    turned = _typed_edges(graph.transpose) if differentiates(target, source, edge_bias) else (None, None, None)
-    return _products.ops[0](*arguments, *turned, *target.shape, types, activation, (TARGET,))[0]
 
 
 def message_push(
@@ -290,6 +295,18 @@ def message_push(
         turned = _typed_edges(graph.transpose)  # type: ignore[assignment]
     tangent, value = _products.push(*parts, *along, *edges, *turned, *parts[0].shape, len(parts[2]), activation)
     return value, tangent
+
+
+def message_pull(parts, along, grads, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
+    """What gradients (of the value [N, F] or None, of the tangents [K, N, F]) give back to parts and along."""
+    edges = (*_typed_edges(graph), *_typed_edges(graph.transpose))
+    return _products.pull(*parts, *along, *grads, *edges, *parts[0].shape, len(parts[2]), activation, wanted)
+
+
+def message_slope(parts, grad: Tensor, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
+    """What a gradient of the value alone gives back to parts."""
+    edges = (*_typed_edges(graph), *_typed_edges(graph.transpose))
+    return _products.ops[1](*parts, grad, None, None, *edges, *parts[0].shape, len(parts[2]), activation, wanted)
 
 
 class Rows(NamedTuple):

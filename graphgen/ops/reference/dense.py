@@ -26,6 +26,11 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     raise ValueError(f"activation: expected 'silu', 'tanh', 'relu' or 'softplus', got {kind!r}")
 
 
+def node_update(h: Tensor, own: Tensor, received: Tensor, kind: str = "silu") -> Tensor:
+    """See :func:`graphgen.ops.node_update`."""
+    return h + activation(own + received, kind)
+
+
 def softmax(x: Tensor) -> Tensor:
     """See :func:`graphgen.ops.softmax`."""
     return torch.softmax(x, -1)

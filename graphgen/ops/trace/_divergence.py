@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
-from graphgen.ops.trace.dual import push_dual
 from graphgen.ops.trace.exact import exact
 from graphgen.ops.trace.hutchinson import hutchinson, push_each
 from graphgen.ops.trace.local import local
+from graphgen.ops.trace.tape import push_dual
 from graphgen.ops.trace.xtrace import xtrace
 
 METHODS = ["hutchinson", "xtrace", "exact", "auto"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -12,18 +10,6 @@ from graphgen.graph import GraphBatch
 from graphgen.ops._op import Standin
 from graphgen.ops.dense import activation_push, linear, softmax
 from graphgen.ops.message_passing.messages import message_push
-
-
-def push_dual(f: Callable[..., Any], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x) and its derivatives along v [K, N, F], for an f made of graphgen's ops; see :class:`Dual`.
-
-    Raises:
-        TypeError: f uses something else.
-    """
-    end = f(Dual(x, v))
-    if not isinstance(end, Dual):
-        raise TypeError("divergence: with reach, the field must carry its state through graphgen's ops to its result")
-    return end.value, end.tangent
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +26,9 @@ class Dual(Standin):
 
     def activation(self, kind: str) -> Dual:
         return Dual(*activation_push(self.value, self.tangent, kind))
+
+    def node_update(self, own: Dual, received: Dual, kind: str) -> Dual:
+        return self + (own + received).activation(kind)
 
     def softmax(self) -> Dual:
         value = softmax(self.value)

@@ -152,6 +152,9 @@ class Pushed(Standin):
         _, tangents = activation_push(at, self.tangents.rows.expand(-1, *at.shape), kind)
         return self.new(activation, self.value, kind, tangents=_Tangents(tangents))
 
+    def node_update(self, own: Pushed, received: Pushed, kind: str) -> Pushed:
+        return self + (own + received).activation(kind)
+
     def softmax(self) -> Pushed:
         value = self.place.values.next(softmax, self.value)
         tangents = softmax_tangents(self.at_home(value), self.tangents.rows.expand(-1, *self.at_home(value).shape))
