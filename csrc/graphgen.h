@@ -295,7 +295,7 @@ typedef struct {
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
 
-// A message layer and `count` tangents of it in one sweep, which finds act' once for all of them. With
+// A message layer and `count` > 0 tangents of it in one sweep, which finds act' once for all of them. With
 // z = target[i] + source[j] + bias[type] and z'[k] = target_along[k, i] + source_along[k, j] (a null part counts as 0),
 //   value[i] = sum over edges j -> i of act(z),  tangent[k, i] = sum of act'(z) z'[k].
 // With `home` the rows are not the nodes: row r has the edges of node home[r], and its tangents' part by target is row

@@ -5,18 +5,29 @@
 #include "../common/rows.h"
 #include "../common/simd.h"
 
+#include <string.h>
+
 namespace gg::GG_ISA {
 
-template <class S, int Kind, int Together>
+// With one thread, a sweep by target adds to the rows of its neighbours too (`Both`): a source's edges then come in the
+// order of their targets, as in the sweep by source that this saves, and the sums have the same bits. The rows must be
+// able to hold partial sums.
+template <class S, int Kind, int Together, bool Both>
 struct MessagePull {
   using Real = typename Accumulator<S>::Type;
   static constexpr Activation kKind = static_cast<Activation>(Kind);
 
   const PullSweep p;
+  void *const to_others, *const to_others_along;
   const Indices rowptr{p.edges.rowptr, p.index}, neighbor{p.edges.neighbor, p.index}, type{p.edges.type, p.index};
 
   const S* row(const void* rows, int64_t at) const { return static_cast<const S*>(rows) + at * p.features; }
   S* row(void* rows, int64_t at) const { return static_cast<S*>(rows) + at * p.features; }
+
+  template <class Tile, class Vector>
+  void add(const Tile& tile, void* rows, int64_t at, int v, Vector term) const {
+    if (rows) tile.write(row(rows, at), v, tile.read(row(rows, at), v) + term);
+  }
 
   // The sums of row i for the tangents [first, first + count), those of z added to what `total` has of the tangents
   // before.
@@ -25,7 +36,7 @@ struct MessagePull {
     constexpr int N = Tile::vectors;
     if constexpr (Together == 1) count = 1;
     const gg::Tile<Real, N, Tile::partial> wide{tile.first, tile.count};
-    const bool for_z = p.to_rows || p.to_types, from_value = p.value_grad && first == 0;
+    const bool for_z = p.to_rows || p.to_types || to_others, from_value = p.value_grad && first == 0;
     Vector own[N], own_grad[N], moved[Together][N], grad[Together][N], along_total[Together][N];
     for (int v = 0; v < N; ++v) {
       own[v] = tile.read(row(p.own, i), v);
@@ -50,7 +61,9 @@ struct MessagePull {
           const Vector y = p.by_source ? tile.read(row(p.tangent_grad, at + target), v) : grad[k][v];
           const Vector along = moved[k][v] + tile.read(row(p.other_along, at + j), v);
           product += rounded(along * y);
-          along_total[k][v] += rounded(slope * y);
+          const Vector part = rounded(slope * y);
+          along_total[k][v] += part;
+          if constexpr (Both) add(tile, to_others_along, at + j, v, part);
         }
         if (!for_z) continue;
         Vector term = rounded(activation<kKind, 2>(z) * product);
@@ -60,6 +73,7 @@ struct MessagePull {
         }
         term = rounded(term);
         total[v] += term;
+        if constexpr (Both) add(tile, to_others, j, v, term);
         if (p.to_types) {
           Real* sums = partial + t * p.features;
           wide.write(sums, v, wide.read(sums, v) + term);
@@ -108,12 +122,20 @@ void message_pull(const gg_message_pull_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     with_activation(p.activation, [&](auto kind) {
       with_tangents<4>(p.count, [&](auto together) {
-        for (int by_source = 0; by_source < 2; ++by_source) {
-          const PullSweep sweep(p, by_source != 0);
-          if (sweep.to_rows || sweep.to_types || sweep.to_along)
-            MessagePull<typename decltype(dtype)::type, decltype(kind)::value, decltype(together)::value>{sweep}.run(
-                threads);
-        }
+        using S = typename decltype(dtype)::type;
+        constexpr int Kind = decltype(kind)::value, Together = decltype(together)::value;
+        const PullSweep by_target(p, false), by_source(p, true);
+        if constexpr (sizeof(S) > sizeof(bfloat16))
+          if (threads == 1 && p.count <= Together && p.to_source && p.to_source_along) {
+            const int64_t size = p.rows * p.features * sizeof(S);
+            memset(p.to_source, 0, size);
+            memset(p.to_source_along, 0, size * p.count);
+            return MessagePull<S, Kind, Together, true>{by_target, p.to_source, p.to_source_along}.run(1);
+          }
+        if (p.to_target || p.to_bias || p.to_target_along)
+          MessagePull<S, Kind, Together, false>{by_target, nullptr, nullptr}.run(threads);
+        if (p.to_source || p.to_source_along)
+          MessagePull<S, Kind, Together, false>{by_source, nullptr, nullptr}.run(threads);
       });
     });
   });

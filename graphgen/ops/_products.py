@@ -157,7 +157,7 @@ class Products:
         moved, turned, _ = self._split(tangents)
         value, tangent = self.parts + self.moving, self.parts + self.moving + 1
         found = self._along_of_both((z, along, None, None), rest, (moved, turned, None, None), [value, tangent])
-        return found.get(tangent), found.get(value)
+        return found[tangent], found[value] if value in found else torch.zeros_like(args[0])
 
     def _pull_vjp(self, args, grads, needs):
         z, along, (of_value, of_tangents, *rest, wanted) = self._split(args)
@@ -173,7 +173,7 @@ class Products:
         moved, turned, (value_moved, tangents_moved, *_) = self._split(tangents)
         directions = (moved, turned, value_moved, tangents_moved)
         pieces = self._along_of_both((z, along, of_value, of_tangents), rest, directions, wanted)
-        return tuple(pieces.get(code) for code in wanted)
+        return tuple(pieces[code] if code in pieces else torch.zeros_like(args[code]) for code in wanted)
 
     def _along_of_both(self, inputs, rest, directions, wanted) -> dict[int, Tensor]:
         """Derivatives by the wanted ones of (z, a, w, y) of the derivative of P along these directions of them."""

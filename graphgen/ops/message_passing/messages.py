@@ -287,7 +287,7 @@ def check_messages(target: Tensor, source: Tensor, edge_bias: Tensor, graph: Gra
 def message_push(
     parts: tuple[Tensor, Tensor, Tensor], along: tuple[Tensor, Tensor], graph: GraphBatch, activation: str
 ) -> tuple[Tensor, Tensor]:
-    """message_sum [N, F] of (target, source, edge_bias) and its derivatives [K, N, F] along K changes [K, N, F] of
+    """message_sum [N, F] of (target, source, edge_bias) and its derivatives [K, N, F] along K > 0 changes [K, N, F] of
     target and of source, in one sweep. A tangent's bits are those it has alone.
     """
     edges, turned = _typed_edges(graph), (None, None, None)
@@ -297,16 +297,22 @@ def message_push(
     return value, tangent
 
 
-def message_pull(parts, along, grads, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
-    """What gradients (of the value [N, F] or None, of the tangents [K, N, F]) give back to parts and along."""
-    edges = (*_typed_edges(graph), *_typed_edges(graph.transpose))
-    return _products.pull(*parts, *along, *grads, *edges, *parts[0].shape, len(parts[2]), activation, wanted)
+def push_messages(parts, along, graph: GraphBatch, activation: str) -> tuple[Tensor, Tensor]:
+    """message_push where nothing asks for derivatives: tangents and value."""
+    edges = (*_typed_edges(graph), None, None, None)
+    return _products.push.direct(*parts, *along, *edges, *parts[0].shape, len(parts[2]), activation)
 
 
-def message_slope(parts, grad: Tensor, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
+def pull_messages(parts, along, grads, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
+    """What gradients of the value [N, F], or None, and of the tangents [K, N, F] give back to parts and along."""
+    shape = (*parts[0].shape, len(parts[2]))
+    return _products.pull.direct(*parts, *along, *grads, *_both_ways(graph), *shape, activation, wanted)
+
+
+def pull_value(parts, grad: Tensor, graph: GraphBatch, activation: str, wanted) -> tuple[Tensor, ...]:
     """What a gradient of the value alone gives back to parts."""
-    edges = (*_typed_edges(graph), *_typed_edges(graph.transpose))
-    return _products.ops[1](*parts, grad, None, None, *edges, *parts[0].shape, len(parts[2]), activation, wanted)
+    shape = (*parts[0].shape, len(parts[2]))
+    return _products.ops[1].direct(*parts, grad, None, None, *_both_ways(graph), *shape, activation, wanted)
 
 
 class Rows(NamedTuple):
@@ -405,6 +411,10 @@ def _layer(target: Tensor, source: Tensor, edge_bias: Tensor, graph: GraphBatch,
 
 def _addresses(edges: tuple[Tensor, Tensor, Tensor | None]) -> tuple[list[int], int]:
     return [*(_native.address(edge) for edge in edges), 0, 0, 0], _native.INDICES[edges[0].dtype]
+
+
+def _both_ways(graph: GraphBatch) -> tuple[Tensor | None, ...]:
+    return (*_typed_edges(graph), *_typed_edges(graph.transpose))
 
 
 def _typed_edges(graph: GraphBatch) -> tuple[Tensor, Tensor, Tensor | None]:

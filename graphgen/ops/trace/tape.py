@@ -21,7 +21,7 @@ from graphgen.graph import GraphBatch
 from graphgen.ops import _native
 from graphgen.ops._op import Standin, is_traced
 from graphgen.ops.dense import activate_pull, activate_push, activation_slope, check_linear, linear_kernel, softmax
-from graphgen.ops.message_passing.messages import check_messages, message_pull, message_push, message_slope
+from graphgen.ops.message_passing.messages import check_messages, pull_messages, pull_value, push_messages
 from graphgen.ops.trace.dual import Dual, softmax_tangents
 
 
@@ -114,9 +114,8 @@ class Taped(Standin):
             raise TypeError("message_sum: target and source must both depend on the state")
         parts = (self.value, source.value, edge_bias)
         check_messages(*parts, graph, kind)
-        with torch.no_grad():
-            pushed = message_push(parts, (self.tangent, source.tangent), graph, kind)
-        return self.then("message_sum", (source, edge_bias, graph, kind), *pushed)
+        tangent, value = push_messages(parts, (self.tangent, source.tangent), graph, kind)
+        return self.then("message_sum", (source, edge_bias, graph, kind), value, tangent)
 
     def __add__(self, other: Taped | Tensor | float) -> Taped:
         with torch.no_grad():
@@ -150,6 +149,9 @@ class Tape:
         self.steps: list[_Step] = []
         self.met: dict[int, Tensor] = {}
         self.gradients: dict[int, _Gradient] = {}
+        # Where the way begins, whose tangents want no gradient; and the same if its value wants none either.
+        self.start: Taped | None = None
+        self.constant: Taped | None = None
 
     def meet(self, argument: Any) -> None:
         if isinstance(argument, Tensor) and argument.requires_grad:
@@ -160,6 +162,7 @@ class Tape:
 
     def back(self, start: Taped, end: Taped, of_value: Tensor | None, of_tangent: Tensor | None) -> list[Tensor | None]:
         """What gradients at the end give to the tensors met."""
+        self.start, self.constant = start, None if start.value.requires_grad else start
         end.receive(of_value, of_tangent, ours=False)
         for step in reversed(self.steps):
             (of_value, ours), (of_tangent, _) = step.out.of_value.take(), step.out.of_tangent.take()
@@ -167,6 +170,7 @@ class Tape:
                 _BACK.get(step.name, _back_by_torch)(self, step, of_value, of_tangent, ours)
         self.give(start.value, start.of_value.take()[0])
         start.of_tangent.take()
+        self.start = self.constant = None  # which would keep the tape alive with it
         found = [self.gradients[key].array if key in self.gradients else None for key in self.met]
         self.gradients = {}
         return found
@@ -194,8 +198,10 @@ def _linear_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: T
     if bias is not None and bias.requires_grad and of_value is not None:
         tape.give(bias, of_value.sum(0))
     turned = weight.t().contiguous()
-    of.of_value.add(None if of_value is None else linear_kernel(of_value, turned, None), True)
-    of.of_tangent.add(None if of_tangent is None else _multiply(of_tangent, turned), True)
+    if of_value is not None and of is not tape.constant:
+        of.of_value.add(linear_kernel(of_value, turned, None), True)
+    if of_tangent is not None and of is not tape.start:
+        of.of_tangent.add(_multiply(of_tangent, turned), True)
 
 
 def _activation_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
@@ -225,9 +231,9 @@ def _message_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: 
     parts, along = (target.value, source.value, edge_bias), (target.tangent, source.tangent)
     wanted = [0, 1, 2] if edge_bias.requires_grad else [0, 1]
     if of_tangent is None:
-        found = message_slope(parts, of_value, graph, kind, wanted)
+        found = pull_value(parts, of_value, graph, kind, wanted)
     else:
-        found = message_pull(parts, along, (of_value, of_tangent), graph, kind, [*wanted, 3, 4])
+        found = pull_messages(parts, along, (of_value, of_tangent), graph, kind, [*wanted, 3, 4])
         target.of_tangent.add(found[-2], True)
         source.of_tangent.add(found[-1], True)
     target.of_value.add(found[0], True)
