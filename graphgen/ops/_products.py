@@ -144,6 +144,8 @@ class Products:
         z, along, rest = self._split(args)
         of_tangents, of_value = grads
         wanted = [code for code in range(self.parts + self.moving) if needs[code]]
+        if of_tangents is None and of_value is None:
+            return (None,) * len(args)
         if of_tangents is None:
             codes = [code for code in wanted if code < self.parts]
             pieces = dict(zip(codes, self.gradients([z, self._first(of_value)], rest, codes), strict=True))
