@@ -38,9 +38,6 @@ class _Fusing:
 _fusing = _Fusing()
 
 
-Push = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 def push_forward(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """f(x) and its derivative along v, both differentiable."""
     if transforming():

@@ -148,7 +148,9 @@ class Products:
             return (None,) * len(args)
         if of_tangents is None:
             codes = [code for code in wanted if code < self.parts]
-            pieces = dict(zip(codes, self.gradients([z, self._first(of_value)], rest, codes), strict=True))
+            pieces = dict(
+                zip(codes, self.gradients([z, (of_value, *(None,) * (self.parts - 1))], rest, codes), strict=True)
+            )
         else:
             found = self.pull(*z, *along, of_value, of_tangents, *rest, wanted)
             pieces = dict(zip(wanted, found, strict=True))

@@ -172,8 +172,11 @@ def _make_activation(order: int, rules: dict[str, Any]) -> Op:
     )
 
 
-def activate_push(values: Sequence[Tensor | None], along: Sequence[Tensor | None], kind: str) -> tuple[Tensor, Tensor]:
-    """The engine's activate_push, of (x, y, skip) and their tangents [K, ...]; tangents and value."""
+def activate_push(values: Sequence[Any], along: Sequence[Any], kind: str) -> tuple[Tensor, Tensor]:
+    """The engine's activate_push, of (x, y, skip) and their tangents [K, ...], of which but the first may be None.
+
+    Gives the tangents and the value.
+    """
     values, along = _contiguous(values), _contiguous(along)
     x, moved = values[0], along[0]
     tangent, value = torch.empty_like(moved), torch.empty_like(x)
@@ -184,13 +187,13 @@ def activate_push(values: Sequence[Tensor | None], along: Sequence[Tensor | None
 
 
 def activate_pull(
-    values: Sequence[Tensor | None],
-    along: Sequence[Tensor | None],
+    values: Sequence[Any],
+    along: Sequence[Any],
     grads: tuple[Tensor | None, Tensor],
     kind: str,
     wanted: Sequence[int] = (0, 1),
 ) -> tuple[Tensor, ...]:
-    """The engine's activate_pull, of (x, y) and their tangents."""
+    """The engine's activate_pull, of (x, y) and their tangents, of which y's may be None."""
     values, along, grads = _contiguous(values), _contiguous(along), _contiguous(grads)
     x, moved = values[0], along[0]
     outputs = [torch.empty_like((x, moved)[code]) for code in wanted]

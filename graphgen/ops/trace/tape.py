@@ -36,7 +36,9 @@ def push_dual(f: Callable[..., Any], x: Tensor, v: Tensor) -> tuple[Tensor, Tens
     end = f(start)
     if not isinstance(end, type(start)):
         raise TypeError("divergence: with reach, the field must carry its state through graphgen's ops to its result")
-    return _differentiable(start, end) if isinstance(start, Taped) else (end.value, end.tangent)
+    if isinstance(start, Taped) and isinstance(end, Taped):
+        return _differentiable(start, end)
+    return end.value, end.tangent
 
 
 class _Gradient:
@@ -188,7 +190,7 @@ def _multiply(tangents: Tensor, weight: Tensor) -> Tensor:
     return linear_kernel(tangents.flatten(0, 1), weight, None).view(*tangents.shape[:2], weight.shape[1])
 
 
-def _linear_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _linear_back(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     of, (weight, bias) = step.of, step.args
     if weight.requires_grad:
         if of_value is not None:
@@ -204,29 +206,29 @@ def _linear_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: T
         of.of_tangent.add(_multiply(of_tangent, turned), True)
 
 
-def _activation_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _activation_back(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     of, (kind,) = step.of, step.args
     if of_tangent is None:
         of.of_value.add(activation_slope(of.value, of_value, kind), True)
     else:
-        pulled = activate_pull((of.value, None), (of.tangent, None), (of_value, of_tangent), kind)
-        of.receive(*pulled, ours=True)
+        to_z, to_along = activate_pull((of.value, None), (of.tangent, None), (of_value, of_tangent), kind)
+        of.receive(to_z, to_along, ours=True)
 
 
-def _node_update_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _node_update_back(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     own, received, kind = step.args
-    pulled: tuple[Tensor, Tensor | None]
+    to_along = None
     if of_tangent is None:
-        pulled = activation_slope(own.value + received.value, of_value, kind), None
+        to_z = activation_slope(own.value + received.value, of_value, kind)
     else:
         parts, along = (own.value, received.value), (own.tangent, received.tangent)
-        pulled = activate_pull(parts, along, (of_value, of_tangent), kind)
-    own.receive(*pulled, ours=False)
-    received.receive(*pulled, ours=False)
+        to_z, to_along = activate_pull(parts, along, (of_value, of_tangent), kind)
+    own.receive(to_z, to_along, ours=False)
+    received.receive(to_z, to_along, ours=False)
     step.of.receive(of_value, of_tangent, ours=ours)
 
 
-def _message_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _message_back(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     target, (source, edge_bias, graph, kind) = step.of, step.args
     parts, along = (target.value, source.value, edge_bias), (target.tangent, source.tangent)
     wanted = [0, 1, 2] if edge_bias.requires_grad else [0, 1]
@@ -242,7 +244,7 @@ def _message_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: 
         tape.give(edge_bias, found[2])
 
 
-def _add_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _add_back(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     of, (other,) = step.of, step.args
     if isinstance(other, Taped):
         other.receive(of_value, of_tangent, ours=False)
@@ -254,7 +256,7 @@ def _add_back(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tens
     of.receive(of_value, of_tangent, ours=ours and not wants)
 
 
-def _back_by_torch(tape: Tape, step: _Step, of_value: Tensor | None, of_tangent: Tensor | None, ours: bool) -> None:
+def _back_by_torch(tape: Tape, step: _Step, of_value: Any, of_tangent: Any, ours: bool) -> None:
     with torch.enable_grad():
         at = Dual(step.of.value.detach().requires_grad_(), step.of.tangent.detach().requires_grad_())
         out = getattr(at, step.name)(*step.args)
