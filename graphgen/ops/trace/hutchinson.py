@@ -14,8 +14,14 @@ from graphgen.ops.trace.probes import check_probes, draw_probe
 
 # f(x) and its derivatives along vectors [K, N, F].
 Push = Callable[[Callable, Tensor, Tensor], tuple[Tensor, Tensor]]
-# So many tangents are pushed together: by then what they share costs little, and more would leave the caches.
-TOGETHER = 8
+# So many tangents are pushed together, if they have no more rows than this: by then what they share costs little, and
+# larger arrays leave the caches. A tangent's bits are the same in any company.
+_TOGETHER, _ROWS_TOGETHER = 8, 40_000
+
+
+def together(x: Tensor) -> int:
+    """How many tangents of x are pushed at a time."""
+    return max(1, min(_TOGETHER, _ROWS_TOGETHER // max(x.shape[0], 1)))
 
 
 def push_each(f: Callable[[Tensor], Tensor], x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +43,9 @@ def hutchinson(
     """The mean of v.Jv over random v with covariance 1 (Hutchinson 1990), see :func:`graphgen.ops.divergence`."""
     check_probes("divergence", distribution, probes)
     estimates = []
-    for first in range(0, probes, TOGETHER):
-        steps = range(first, min(first + TOGETHER, probes))
+    count = together(x)
+    for first in range(0, probes, count):
+        steps = range(first, min(first + count, probes))
         vectors = [draw_probe(graph, x.shape[1], distribution, seed, step, graph_ids, x.dtype) for step in steps]
         value, pushed = push(f, x, torch.stack(vectors) if len(vectors) > 1 else vectors[0].unsqueeze(0))
         estimates += [graph_dot(v, tangent, graph.ptr) for v, tangent in zip(vectors, pushed.unbind(), strict=True)]

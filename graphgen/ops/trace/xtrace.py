@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphgen.graph import GraphBatch
 from graphgen.ops.trace.dots import graph_dot, graph_scale
-from graphgen.ops.trace.hutchinson import TOGETHER, Push, add_in_order, mean_and_error, push_each
+from graphgen.ops.trace.hutchinson import Push, add_in_order, mean_and_error, push_each, together
 from graphgen.ops.trace.probes import draw_probe
 
 # A product this much (times the rounding unit) shorter than it was before the others were removed from it is theirs.
@@ -81,7 +81,7 @@ def xtrace(
 
 def _push_all(push: Push, f: Callable[[Tensor], Tensor], x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """f(x), and its derivatives along vectors [K, N, F]."""
-    values, tangents = zip(*(push(f, x, some) for some in vectors.split(TOGETHER)), strict=True)
+    values, tangents = zip(*(push(f, x, some) for some in vectors.split(together(x))), strict=True)
     return values[0], tangents[0] if len(tangents) == 1 else torch.cat(tangents)
 
 
