@@ -48,7 +48,7 @@ def field(graph: GraphBatch, features: int, space) -> Callable[[Tensor], Tensor]
 
 
 def flow(graph: GraphBatch, features: int) -> tuple[NeighbourhoodField, Callable, Callable]:
-    """The field of the graph CNF without rounds about the bonds alone, and two functions: ours and its plain torch twin."""
+    """The field of the graph CNF, without rounds about the bonds alone; as a function; and its plain torch twin."""
     torch.manual_seed(1)
     model = NeighbourhoodField(features, 3, hidden=HIDDEN, layers=ROUNDS, context_layers=0).to(graph.device)
     t = torch.rand(graph.num_graphs, device=graph.device)
