@@ -16,10 +16,13 @@ from _bench import Case, arguments, large_molecules, molecules, run, sizes
 from torch import Tensor
 
 from graphgen import GraphBatch, ops
+from graphgen.fields import NeighbourhoodField
+from graphgen.fields.layers import Linear
 from graphgen.ops import reference
 
 HIDDEN, ROUNDS = 64, 2
 PRODUCTS = 12  # of xtrace, and of Hutchinson beside it
+PROBES = (4, 8)  # in one sweep, and one by one
 
 
 def field(graph: GraphBatch, features: int, space) -> Callable[[Tensor], Tensor]:
@@ -42,6 +45,27 @@ def field(graph: GraphBatch, features: int, space) -> Callable[[Tensor], Tensor]
         return space.linear(x, out)
 
     return f
+
+
+def flow(graph: GraphBatch, features: int) -> tuple[NeighbourhoodField, Callable, Callable]:
+    """The field of the graph CNF, without rounds about the bonds alone; as a function; and its plain torch twin."""
+    torch.manual_seed(1)
+    model = NeighbourhoodField(features, 3, hidden=HIDDEN, layers=ROUNDS, context_layers=0).to(graph.device)
+    t = torch.rand(graph.num_graphs, device=graph.device)
+
+    def twin(x: Tensor) -> Tensor:
+        def linear(layer: Linear, h: Tensor) -> Tensor:
+            return reference.linear(h, layer.weight, layer.bias)
+
+        time = linear(model.time_out, reference.activation(linear(model.time_in, t.unsqueeze(1))))
+        h = linear(model.structure, model._bond_counts(graph)) + linear(model.state, x) + time[graph.batch.long()]
+        for layer in model.layers:
+            target, source = linear(layer.as_target, h), linear(layer.as_source, h)
+            sums = reference.message_sum(target, source, layer.bond, graph)
+            h = h + reference.activation(linear(layer.own, h) + linear(layer.received, sums))
+        return linear(model.out, h)
+
+    return model, lambda x: model.bind(graph)(t, x), twin
 
 
 def hutchinson_by_vjp(f: Callable[[Tensor], Tensor], x: Tensor, graph: GraphBatch) -> Tensor:
@@ -94,6 +118,23 @@ def cases_at(make: Callable[[int, str], GraphBatch], count: int, features: int, 
         (pulled,) = torch.autograd.grad(value, leaves, v, create_graph=True)
         return torch.autograd.grad((pulled * v).sum() + value.square().sum(), leaves)
 
+    model, ours_flow, plain_flow = flow(graph, features)
+    weights = list(model.parameters())
+
+    def step() -> object:
+        value, trace, _ = ops.divergence(ours_flow, x, graph, reach=ROUNDS)
+        return torch.autograd.grad(trace.sum() + value.square().sum(), weights)
+
+    def step_in_torch() -> object:
+        v = torch.randint(0, 2, x.shape, device=device).to(x.dtype).mul_(2).sub_(1)
+        at = x.detach().requires_grad_()
+        value = plain_flow(at)
+        (pulled,) = torch.autograd.grad(value, at, v, create_graph=True)
+        return torch.autograd.grad((pulled * v).sum() + value.square().sum(), weights)
+
+    def one_by_one(probes: int) -> Callable[[], object]:
+        return lambda: [ops.divergence(ours, x, graph, seed=seed, reach=ROUNDS) for seed in range(probes)]
+
     with_value = {"graphgen": lambda: ours(x), "reference": lambda: plain(x)}
     cases = [
         Case("field value", shape, with_value),
@@ -108,6 +149,17 @@ def cases_at(make: Callable[[int, str], GraphBatch], count: int, features: int, 
             },
         ),
         Case("value + Hutchinson, and its gradient", shape, {"graphgen": trained, "vjp, double": trained_in_torch}),
+        Case(
+            "CNF step: value, trace, gradients of the weights", shape, {"graphgen": step, "vjp, double": step_in_torch}
+        ),
+        *(
+            Case(
+                f"value + Hutchinson, {probes} probes",
+                shape,
+                {"graphgen": divergence("hutchinson", probes), "one by one": one_by_one(probes)},
+            )
+            for probes in PROBES
+        ),
     ]
     if count <= 128:
         cases.append(

@@ -266,10 +266,8 @@ gg_status gg_rbf_edges(const gg_rbf_edges_params* params, const gg_place* place)
 // the derivatives of A by those parts of the z_m whose place in the outputs is not null:
 //   act^(order)(z_0) z_1 ... z_order                           summed by target, source or type, for m = 0,
 //   act^(order - 1)(z_0) times the z_n with n neither 0 nor m  for m > 0.
-// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. With `mixed`, of order 2
-// only, A has the sum of act(z_0) z_3 added, which is not differentiated by z_3: the derivative of a message layer and
-// of its tangent at once. Outputs by target and type are found in one sweep over the edges by target, those by source
-// in one over the edges by source.
+// Order 0 is the message layer itself; higher orders are its tangent and its derivatives. Outputs by target and type
+// are found in one sweep over the edges by target, those by source in one over the edges by source.
 typedef enum { GG_SILU = 0, GG_TANH = 1, GG_RELU = 2, GG_SOFTPLUS = 3 } gg_activation;
 #define GG_ACTIVATIONS 4
 #define GG_ORDERS 4           // of derivatives of an activation: 0 to 3
@@ -293,9 +291,45 @@ typedef struct {
   gg_message_edges by_target, by_source;  // the latter is read for outputs by source only
   void* partial;  // [ceil(rows / GG_MESSAGE_CHUNK), bias outputs, types, features] of the accumulation type
   int64_t rows, features, types;
-  int32_t order, mixed, activation, dtype, index;
+  int32_t order, activation, dtype, index;
 } gg_message_sum_params;
 gg_status gg_message_sum(const gg_message_sum_params* params, const gg_place* place);
+
+// A message layer and `count` > 0 tangents of it in one sweep, which finds act' once for all of them. With
+// z = target[i] + source[j] + bias[type] and z'[k] = target_along[k, i] + source_along[k, j] (a null part counts as 0),
+//   value[i] = sum over edges j -> i of act(z),  tangent[k, i] = sum of act'(z) z'[k].
+// With `home` the rows are not the nodes: row r has the edges of node home[r], and its tangents' part by target is row
+// own[r], that by source of the edge in its slot s is row from[first[r] + s], of arrays of target_rows and source_rows
+// rows. Of an array of one row every row is that one; where there is no row, for a negative index, its part is 0.
+typedef struct {
+  const void *target, *source;              // [nodes, features] dtype
+  const void* bias;                         // [types, features] dtype
+  const void *target_along, *source_along;  // [count, target_rows or source_rows, features] dtype, or null
+  void* value;                              // [rows, features] dtype, or null, as it is with home
+  void* tangent;                            // [count, rows, features] dtype
+  gg_message_edges edges;                   // by target
+  const void *home, *own, *first, *from;    // index; null if the rows are the nodes
+  int64_t rows, target_rows, source_rows, features, count;
+  int32_t activation, dtype, index;
+} gg_message_push_params;
+gg_status gg_message_push(const gg_message_push_params* params, const gg_place* place);
+
+// Its transpose: what a gradient [rows, features] by the value and gradients [count, rows, features] by the tangents
+// give back to the parts of z and z', each where it is not null; rows are nodes.
+typedef struct {
+  const void *target, *source, *bias;       // as above
+  const void *target_along, *source_along;  // [count, rows, features] dtype
+  const void* value_grad;                   // [rows, features] dtype, or null
+  const void* tangent_grad;                 // [count, rows, features] dtype
+  void *to_target, *to_source;              // [rows, features] dtype, or null
+  void* to_bias;                            // [types, features] dtype, or null
+  void *to_target_along, *to_source_along;  // [count, rows, features] dtype, or null
+  gg_message_edges by_target, by_source;    // the latter is read for outputs by source only
+  void* partial;  // for to_bias: [ceil(rows / GG_MESSAGE_CHUNK), types, features] of the accumulation type
+  int64_t rows, features, types, count;
+  int32_t activation, dtype, index;
+} gg_message_pull_params;
+gg_status gg_message_pull(const gg_message_pull_params* params, const gg_place* place);
 
 // out = x weight + bias. Every output is one chain of fused multiply-adds in the order of k, so a row's bits
 // do not depend on how many other rows there are or on where it stands among them.
@@ -311,15 +345,39 @@ gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
 // Element by element, where out[m] is not null:
 //   out[0] = act^(order)(x[0]) x[1] ... x[order],
-//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0;
-// with `mixed`, of order 2 only, out[0] has act'(x[0]) x[3] added.
+//   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.
 typedef struct {
   const void* x[GG_ORDERS];  // [count] dtype; null where no output reads it
   void* out[GG_ORDERS];      // [count] dtype, or null
   int64_t count;
-  int32_t order, mixed, activation, dtype;
+  int32_t order, activation, dtype;
 } gg_activate_params;
 gg_status gg_activate(const gg_activate_params* params, const gg_place* place);
+
+// Element by element, with z = x + y and z'[k] = x_along[k] + y_along[k], where a null array counts as 0:
+//   value = skip + act(z),  tangent[k] = skip_along[k] + act'(z) z'[k].
+typedef struct {
+  const void *x, *y, *skip;                    // [size] dtype; y and skip may be null
+  const void *x_along, *y_along, *skip_along;  // [count, size] dtype; likewise
+  void* value;                                 // [size] dtype, or null
+  void* tangent;                               // [count, size] dtype
+  int64_t size, count;
+  int32_t activation, dtype;
+} gg_activate_push_params;
+gg_status gg_activate_push(const gg_activate_push_params* params, const gg_place* place);
+
+// What a gradient by the value and gradients by the tangents give back to z and to z'.
+typedef struct {
+  const void *x, *y;              // as above
+  const void *x_along, *y_along;  // as above
+  const void* value_grad;         // [size] dtype, or null
+  const void* tangent_grad;       // [count, size] dtype
+  void* to_z;                     // [size] dtype, or null
+  void* to_along;                 // [count, size] dtype, or null
+  int64_t size, count;
+  int32_t activation, dtype;
+} gg_activate_pull_params;
+gg_status gg_activate_pull(const gg_activate_pull_params* params, const gg_place* place);
 
 // out[r] = exp(x[r] - max) / sum over the row.
 typedef struct {

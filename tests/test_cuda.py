@@ -303,6 +303,34 @@ def test_divergence_agrees_with_the_cpu(make_graph, method):
         torch.testing.assert_close(a.cpu(), b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["exact", "hutchinson", "xtrace"])
+def test_divergence_of_a_field_with_a_reach_agrees_with_the_cpu(make_graph, method):
+    """By push and pull, and on balls; with the gradients."""
+    graph = make_graph(5, sizes=[4, 0, 7], device=DEVICE)
+    shapes = [(11, 3), (3, 3), (3, 3), (3, 3)]
+    inputs = [randn(*shape, seed=k) for k, shape in enumerate(shapes)]
+
+    def run(graph, inputs):
+        x, weight, bias, mix = inputs
+
+        def f(z):
+            for _ in range(2):
+                h = ops.linear(z, weight)
+                z = ops.node_update(z, ops.linear(z, mix), ops.message_sum(h, z, bias, graph), "tanh")
+            return ops.activation(z, "silu")
+
+        with torch.no_grad():
+            plain = ops.divergence(f, x, graph, method=method, probes=6, seed=4, reach=2)
+        leaves = [part.clone().requires_grad_() for part in inputs]
+        x, weight, bias, mix = leaves
+        value, trace, _ = ops.divergence(f, x, graph, method=method, probes=6, seed=4, reach=2)
+        return *plain, *torch.autograd.grad(trace.sum() + value.sin().sum(), leaves)
+
+    expected = run(graph.to("cpu"), [part.cpu() for part in inputs])
+    for ours, theirs in zip(run(graph, inputs), expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-9, atol=1e-9)
+
+
 def test_work_goes_to_the_current_stream():
     stream = torch.cuda.Stream()
     x = randn(1 << 20, seed=1, dtype=torch.float32)

@@ -253,8 +253,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "message_sum",
       [](const std::array<Address, 6 * GG_ORDERS>& parts, const std::array<Address, 6>& edges, Address partial,
-         int64_t rows, int64_t features, int64_t types, int order, int mixed, int activation, int dtype, int index,
-         int device, int threads, Address stream) {
+         int64_t rows, int64_t features, int64_t types, int order, int activation, int dtype, int index, int device,
+         int threads, Address stream) {
         gg_message_sum_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           const Address *term = &parts[3 * m], *result = &parts[3 * (GG_ORDERS + m)];
@@ -268,12 +268,74 @@ PYBIND11_MODULE(_C, module) {
         p.features = features;
         p.types = types;
         p.order = order;
-        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         p.index = index;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_message_sum(&p, &where));
+      },
+      release());
+  // Addresses: target, source, bias, target_along, source_along, value, tangent; those of the edges; home and so on.
+  module.def(
+      "message_push",
+      [](const std::array<Address, 7>& parts, const std::array<Address, 3>& edges,
+         const std::array<Address, 4>& where_to, int64_t rows, int64_t target_rows, int64_t source_rows,
+         int64_t features, int64_t count, int activation, int dtype, int index, int device, int threads,
+         Address stream) {
+        gg_message_push_params p{in(parts[0]),
+                                 in(parts[1]),
+                                 in(parts[2]),
+                                 in(parts[3]),
+                                 in(parts[4]),
+                                 out(parts[5]),
+                                 out(parts[6]),
+                                 {in(edges[0]), in(edges[1]), in(edges[2])},
+                                 in(where_to[0]),
+                                 in(where_to[1]),
+                                 in(where_to[2]),
+                                 in(where_to[3]),
+                                 rows,
+                                 target_rows,
+                                 source_rows,
+                                 features,
+                                 count,
+                                 activation,
+                                 dtype,
+                                 index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_message_push(&p, &where));
+      },
+      release());
+  // Addresses: target, source, bias, target_along, source_along, value_grad, tangent_grad; then those of the outputs.
+  module.def(
+      "message_pull",
+      [](const std::array<Address, 7>& parts, const std::array<Address, 5>& results,
+         const std::array<Address, 6>& edges, Address partial, int64_t rows, int64_t features, int64_t types,
+         int64_t count, int activation, int dtype, int index, int device, int threads, Address stream) {
+        gg_message_pull_params p{in(parts[0]),
+                                 in(parts[1]),
+                                 in(parts[2]),
+                                 in(parts[3]),
+                                 in(parts[4]),
+                                 in(parts[5]),
+                                 in(parts[6]),
+                                 out(results[0]),
+                                 out(results[1]),
+                                 out(results[2]),
+                                 out(results[3]),
+                                 out(results[4]),
+                                 {in(edges[0]), in(edges[1]), in(edges[2])},
+                                 {in(edges[3]), in(edges[4]), in(edges[5])},
+                                 out(partial),
+                                 rows,
+                                 features,
+                                 types,
+                                 count,
+                                 activation,
+                                 dtype,
+                                 index};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_message_pull(&p, &where));
       },
       release());
   module.def(
@@ -288,8 +350,8 @@ PYBIND11_MODULE(_C, module) {
   // Addresses: those of the terms, then those of the outputs.
   module.def(
       "activate",
-      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int mixed, int activation,
-         int dtype, int device, int threads, Address stream) {
+      [](const std::array<Address, 2 * GG_ORDERS>& parts, int64_t count, int order, int activation, int dtype,
+         int device, int threads, Address stream) {
         gg_activate_params p{};
         for (int m = 0; m < GG_ORDERS; ++m) {
           p.x[m] = in(parts[m]);
@@ -297,11 +359,32 @@ PYBIND11_MODULE(_C, module) {
         }
         p.count = count;
         p.order = order;
-        p.mixed = mixed;
         p.activation = activation;
         p.dtype = dtype;
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_activate(&p, &where));
+      },
+      release());
+  // Addresses: x, y, skip, x_along, y_along, skip_along, value, tangent.
+  module.def(
+      "activate_push",
+      [](const std::array<Address, 8>& parts, int64_t size, int64_t count, int activation, int dtype, int device,
+         int threads, Address stream) {
+        gg_activate_push_params p{in(parts[0]),  in(parts[1]),  in(parts[2]), in(parts[3]), in(parts[4]), in(parts[5]),
+                                  out(parts[6]), out(parts[7]), size,         count,        activation,   dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_activate_push(&p, &where));
+      },
+      release());
+  // Addresses: x, y, x_along, y_along, value_grad, tangent_grad, to_z, to_along.
+  module.def(
+      "activate_pull",
+      [](const std::array<Address, 8>& parts, int64_t size, int64_t count, int activation, int dtype, int device,
+         int threads, Address stream) {
+        gg_activate_pull_params p{in(parts[0]),  in(parts[1]),  in(parts[2]), in(parts[3]), in(parts[4]), in(parts[5]),
+                                  out(parts[6]), out(parts[7]), size,         count,        activation,   dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_activate_pull(&p, &where));
       },
       release());
   module.def(

@@ -49,13 +49,19 @@ static inline auto with_reduce(int reduce, Body&& body) {
   return body(Constant<GG_MUL>{});
 }
 
-// body(order, whether mixed), see gg_message_sum_params.
+// Of a derivative of an activation.
 template <class Body>
-static inline auto with_order(int order, int mixed, Body&& body) {
-  if (order == 0) return body(Constant<0>{}, Constant<0>{});
-  if (order == 1) return body(Constant<1>{}, Constant<0>{});
-  if (order == 2) return mixed ? body(Constant<2>{}, Constant<1>{}) : body(Constant<2>{}, Constant<0>{});
-  return body(Constant<3>{}, Constant<0>{});
+static inline auto with_order(int order, Body&& body) {
+  if (order == 0) return body(Constant<0>{});
+  if (order == 1) return body(Constant<1>{});
+  if (order == 2) return body(Constant<2>{});
+  return body(Constant<3>{});
+}
+
+// body(how many tangents a kernel takes together): one alone needs no room for others.
+template <int most, class Body>
+static inline auto with_tangents(int64_t count, Body&& body) {
+  return count <= 1 ? body(Constant<1>{}) : body(Constant<most>{});
 }
 
 template <class Body>

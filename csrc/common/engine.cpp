@@ -168,17 +168,29 @@ static gg_status check(const gg_message_sum_params& p, const gg_place&) {
   if (gg_status status = first_failure({check_code("index", p.index, 2), check_code("order", p.order, GG_ORDERS),
                                         check_code("activation", p.activation, GG_ACTIVATIONS)}))
     return status;
-  if (p.mixed != (p.order == 2 && p.mixed)) return fail(GG_INVALID_ARGUMENT, "mixed %d: only 1, of order 2", p.mixed);
   for (int m = 0; m <= p.order; ++m)
     if (p.out[m].bias && p.rows * p.types * p.features > 0 && !p.partial)
       return fail(GG_INVALID_ARGUMENT, "message_sum by type needs room for partial sums");
   return GG_OK;
 }
+static gg_status check(const gg_message_push_params& p, const gg_place&) {
+  return first_failure({check_code("index", p.index, 2), check_code("activation", p.activation, GG_ACTIVATIONS)});
+}
+static gg_status check(const gg_message_pull_params& p, const gg_place&) {
+  if (p.to_bias && p.rows * p.types * p.features > 0 && !p.partial)
+    return fail(GG_INVALID_ARGUMENT, "message_pull by type needs room for partial sums");
+  return first_failure({check_code("index", p.index, 2), check_code("activation", p.activation, GG_ACTIVATIONS)});
+}
 static gg_status check(const gg_linear_params&, const gg_place&) { return GG_OK; }
 static gg_status check(const gg_activate_params& p, const gg_place&) {
-  if (p.mixed != (p.order == 2 && p.mixed)) return fail(GG_INVALID_ARGUMENT, "mixed %d: only 1, of order 2", p.mixed);
   return first_failure(
       {check_code("order", p.order, GG_ORDERS), check_code("activation", p.activation, GG_ACTIVATIONS)});
+}
+static gg_status check(const gg_activate_push_params& p, const gg_place&) {
+  return check_code("activation", p.activation, GG_ACTIVATIONS);
+}
+static gg_status check(const gg_activate_pull_params& p, const gg_place&) {
+  return check_code("activation", p.activation, GG_ACTIVATIONS);
 }
 static gg_status check(const gg_softmax_params&, const gg_place&) { return GG_OK; }
 static gg_status check_graphs(const gg_graph_noise& noise, int64_t graphs, int64_t rows, const gg_place& place) {

@@ -20,8 +20,12 @@
   DO(rbf_rows)            \
   DO(rbf_edges)           \
   DO(message_sum)         \
+  DO(message_push)        \
+  DO(message_pull)        \
   DO(linear)              \
   DO(activate)            \
+  DO(activate_push)       \
+  DO(activate_pull)       \
   DO(softmax)             \
   DO(noise)               \
   DO(affine_noise_step)   \

@@ -5,9 +5,9 @@
 
 namespace gg::GG_ISA {
 
-template <class S, int Kind, int Order, int Mixed>
+template <class S, int Kind, int Order>
 static void products(const gg_activate_params& p, int64_t first, int64_t last) {
-  constexpr int kTerms = Order + 1 + Mixed;
+  constexpr int kTerms = Order + 1;
   const S* x[kTerms];
   S* out[Order + 1];
   bool lower = false;
@@ -21,7 +21,7 @@ static void products(const gg_activate_params& p, int64_t first, int64_t last) {
     for (int v = 0; v < decltype(tile)::vectors; ++v) {
       Vector z[kTerms], term[Order + 1];
       for (int m = 0; m < kTerms; ++m) z[m] = x[m] ? tile.read(x[m], v) : Vector{};
-      activation_terms<Kind, Order, Mixed>(z, lower, term);
+      activation_terms<Kind, Order>(z, lower, term);
       for (int m = 0; m <= Order; ++m)
         if (out[m]) tile.write(out[m], v, term[m]);
     }
@@ -31,10 +31,9 @@ static void products(const gg_activate_params& p, int64_t first, int64_t last) {
 void activate(const gg_activate_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     with_activation(p.activation, [&](auto kind) {
-      with_order(p.order, p.mixed, [&](auto order, auto mixed) {
+      with_order(p.order, [&](auto order) {
         auto body = [&](int64_t first, int64_t last) {
-          products<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value,
-                   decltype(mixed)::value>(p, first, last);
+          products<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value>(p, first, last);
         };
         for_rows(p.count, 16, threads, body);
       });

@@ -7,10 +7,10 @@ namespace gg::cuda {
 namespace {
 
 // One thread 16 bytes of every array.
-template <class S, int Kind, int Order, int Mixed>
+template <class S, int Kind, int Order>
 struct Activate {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int N = kPack<S>, kTerms = Order + 1 + Mixed;
+  static constexpr int N = kPack<S>, kTerms = Order + 1;
   gg_activate_params p;
   bool packed, lower;
 
@@ -36,7 +36,7 @@ struct Activate {
       Real z[kTerms], term[Order + 1] = {};
 #pragma unroll
       for (int m = 0; m < kTerms; ++m) z[m] = x[m][v];
-      activation_terms<Kind, Order, Mixed>(z, lower, term);
+      activation_terms<Kind, Order>(z, lower, term);
 #pragma unroll
       for (int m = 0; m <= Order; ++m) out[m].set(v, term[m]);
     }
@@ -61,10 +61,10 @@ gg_status activate(const gg_activate_params& p, void* stream) {
   return with_dtype(p.dtype, [&](auto dtype) {
     using S = typename decltype(dtype)::type;
     return with_activation(p.activation, [&](auto kind) {
-      return with_order(p.order, p.mixed, [&](auto order, auto mixed) {
-        using Kernel = Activate<S, decltype(kind)::value, decltype(order)::value, decltype(mixed)::value>;
+      return with_order(p.order, [&](auto order) {
+        using Kernel = Activate<S, decltype(kind)::value, decltype(order)::value>;
         bool packed = true, lower = false;
-        for (int m = 0; m <= p.order + p.mixed; ++m) {
+        for (int m = 0; m <= p.order; ++m) {
           packed = packed && packable<S>(0, p.x[m], static_cast<const void*>(p.out[m]));
           lower = lower || (m > 0 && p.out[m]);
         }

@@ -7,10 +7,10 @@
 
 namespace gg::GG_ISA {
 
-template <class S, int Kind, int Order, int Mixed>
+template <class S, int Kind, int Order>
 struct Messages {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int kTerms = Order + 1 + Mixed;
+  static constexpr int kTerms = Order + 1;
   // Full vectors of a tile: what is added and what it is added to should stay in registers.
   static constexpr int kVectors = Order < 2 ? 4 : 2;
 
@@ -39,7 +39,7 @@ struct Messages {
             if (p.other[m]) z[m] += tile.read(row(p.other[m], j), v);
             if (p.bias[m]) z[m] += tile.read(row(p.bias[m], t), v);
           }
-          activation_terms<Kind, Order, Mixed>(z, p.factors, term);
+          activation_terms<Kind, Order>(z, p.factors, term);
           for (int m = 0; m <= (p.factors ? Order : 0); ++m) {
             term[m] = rounded(term[m]);
             total[m][v] += term[m];
@@ -91,13 +91,11 @@ struct Messages {
 void message_sum(const gg_message_sum_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     with_activation(p.activation, [&](auto kind) {
-      with_order(p.order, p.mixed, [&](auto order, auto mixed) {
+      with_order(p.order, [&](auto order) {
         for (int by_source = 0; by_source < 2; ++by_source) {
           const MessageSweep sweep(p, by_source != 0);
           if (sweep.rows_wanted || sweep.sums_by_type)
-            Messages<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value,
-                     decltype(mixed)::value>{sweep}
-                .run(threads);
+            Messages<typename decltype(dtype)::type, decltype(kind)::value, decltype(order)::value>{sweep}.run(threads);
         }
       });
     });

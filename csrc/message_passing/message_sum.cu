@@ -4,6 +4,7 @@
 #include "../common/indices.h"
 #include "../common/launch.cuh"
 #include "../common/pack.cuh"
+#include "message_partials.cuh"
 
 namespace gg::cuda {
 namespace {
@@ -18,10 +19,10 @@ __device__ __forceinline__ const S* row_of(const void* rows, int64_t row, int64_
 }
 
 // One thread a row and pack of features.
-template <class S, int N, int Kind, int Order, int Mixed>
+template <class S, int N, int Kind, int Order>
 struct MessageRows {
   using Real = typename Accumulator<S>::Type;
-  static constexpr int kTerms = Order + 1 + Mixed, kSlots = kInFlight<Order + Mixed>;
+  static constexpr int kTerms = Order + 1, kSlots = kInFlight<Order>;
   MessageSweep p;
   Indices rowptr, neighbor, type;
   int64_t packs;
@@ -65,7 +66,7 @@ struct MessageRows {
             Real z[kTerms], term[Order + 1];
 #pragma unroll
             for (int m = 0; m < kTerms; ++m) z[m] = own[m][v] + other[u][m][v] + bias[m][v];
-            activation_terms<Kind, Order, Mixed>(z, p.factors, term);
+            activation_terms<Kind, Order>(z, p.factors, term);
 #pragma unroll
             for (int m = 0; m <= Order; ++m)
               if (m == 0 || p.factors) sum[m][v] = RealTraits<Real>::add_apart(sum[m][v], term[m]);
@@ -85,12 +86,12 @@ struct MessageRows {
 // One block a chunk of rows, type and 32 features: its warps add equal runs of the chunk's rows, and the
 // first warp adds those sums in order. Walking the slots once a type needs no table of sums that threads
 // would share.
-template <class S, int Kind, int Order, int Mixed>
+template <class S, int Kind, int Order>
 struct MessageTypes {
   using Real = typename Accumulator<S>::Type;
   static constexpr int kWarps = kThreads / kWarp;
   static constexpr int kRun = GG_MESSAGE_CHUNK / kWarps;
-  static constexpr int kTerms = Order + 1 + Mixed, kSlots = kInFlight<Order + Mixed>;
+  static constexpr int kTerms = Order + 1, kSlots = kInFlight<Order>;
   static_assert(kRun * kWarps == GG_MESSAGE_CHUNK, "warps share a chunk equally");
   MessageSweep p;
   Indices rowptr, neighbor, type;
@@ -134,7 +135,7 @@ struct MessageTypes {
             Real z[kTerms], term[Order + 1];
 #pragma unroll
             for (int m = 0; m < kTerms; ++m) z[m] = own[m] + other[u][m] + bias[m];
-            activation_terms<Kind, Order, Mixed>(z, p.factors, term);
+            activation_terms<Kind, Order>(z, p.factors, term);
 #pragma unroll
             for (int m = 0; m <= Order; ++m)
               if (m == 0 || p.factors) sum[m] = RealTraits<Real>::add_apart(sum[m], term[m]);
@@ -167,57 +168,32 @@ struct MessageTypes {
   }
 };
 
-// One thread a type and feature.
-template <class S>
-struct AddPartials {
-  using Real = typename Accumulator<S>::Type;
-  static constexpr int kSlots = 16;
-  const Real* partial;
-  S* out;
-  int64_t chunks, stride;  // from a chunk's sums to the next chunk's
-
-  __device__ __forceinline__ void operator()(int64_t item) const {
-    Real sum = 0;
-#pragma unroll 1
-    for (int64_t chunk = 0; chunk < chunks; chunk += kSlots) {
-      Real value[kSlots];
-#pragma unroll
-      for (int u = 0; u < kSlots; ++u)
-        if (chunk + u < chunks) value[u] = partial[(chunk + u) * stride + item];
-#pragma unroll
-      for (int u = 0; u < kSlots; ++u)
-        if (chunk + u < chunks) sum += value[u];
-    }
-    store_scalar(out + item, sum);
-  }
-};
-
-template <int Kind, int Order, int Mixed>
+template <int Kind, int Order>
 gg_status message_rows(const MessageSweep& p, int dtype, void* stream) {
   auto packed = [&](auto type) {
     using S = typename decltype(type)::type;
     bool all = true;
-    for (int m = 0; m <= Order + Mixed; ++m)
+    for (int m = 0; m <= Order; ++m)
       all = all && packable<S>(p.features, p.own[m], p.other[m], p.bias[m], static_cast<const void*>(p.rows_out[m]));
     return all;
   };
   // At order 3 eight rows of accumulators do not fit the registers.
-  return with_pack<Order + Mixed == 3 ? 4 : 8>(dtype, packed, [&](auto type, auto width) {
+  return with_pack<Order == 3 ? 4 : 8>(dtype, packed, [&](auto type, auto width) {
     constexpr int N = decltype(width)::value;
     const int64_t packs = p.features / N;
-    const MessageRows<typename decltype(type)::type, N, Kind, Order, Mixed> kernel{
+    const MessageRows<typename decltype(type)::type, N, Kind, Order> kernel{
         p, {p.edges.rowptr, p.index}, {p.edges.neighbor, p.index}, {p.edges.type, p.index}, packs};
     return launch_items("message_sum", p.rows * packs, stream, kernel);
   });
 }
 
-template <int Kind, int Order, int Mixed>
+template <int Kind, int Order>
 gg_status message_types(const MessageSweep& p, int dtype, void* stream) {
   return with_dtype(dtype, [&](auto type) {
     using S = typename decltype(type)::type;
     using Real = typename Accumulator<S>::Type;
     const int64_t tiles = (p.features + kWarp - 1) / kWarp, size = p.types * p.features;
-    const MessageTypes<S, Kind, Order, Mixed> kernel{
+    const MessageTypes<S, Kind, Order> kernel{
         p, {p.edges.rowptr, p.index}, {p.edges.neighbor, p.index}, {p.edges.type, p.index}, tiles};
     if (gg_status status = launch_blocks("message_sum", p.chunks() * p.types * tiles, stream, kernel)) return status;
     for (int m = 0; m <= Order; ++m) {
@@ -234,14 +210,14 @@ gg_status message_types(const MessageSweep& p, int dtype, void* stream) {
 
 gg_status message_sum(const gg_message_sum_params& p, void* stream) {
   return with_activation(p.activation, [&](auto kind) {
-    return with_order(p.order, p.mixed, [&](auto order, auto mixed) {
-      constexpr int Kind = decltype(kind)::value, Order = decltype(order)::value, Mixed = decltype(mixed)::value;
+    return with_order(p.order, [&](auto order) {
+      constexpr int Kind = decltype(kind)::value, Order = decltype(order)::value;
       for (int by_source = 0; by_source < 2; ++by_source) {
         const MessageSweep sweep(p, by_source != 0);
         if (sweep.sums_by_type)
-          if (gg_status status = message_types<Kind, Order, Mixed>(sweep, p.dtype, stream)) return status;
+          if (gg_status status = message_types<Kind, Order>(sweep, p.dtype, stream)) return status;
         if (sweep.rows_wanted)
-          if (gg_status status = message_rows<Kind, Order, Mixed>(sweep, p.dtype, stream)) return status;
+          if (gg_status status = message_rows<Kind, Order>(sweep, p.dtype, stream)) return status;
       }
       return GG_OK;
     });

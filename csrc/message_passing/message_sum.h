@@ -27,7 +27,7 @@ struct MessageSweep {
         sums_by_type(0),
         rows_wanted(false),
         factors(false) {
-    for (int m = 0; m <= p.order + p.mixed; ++m) {
+    for (int m = 0; m <= p.order; ++m) {
       own[m] = by_source ? p.term[m].source : p.term[m].target;
       other[m] = by_source ? p.term[m].target : p.term[m].source;
       bias[m] = p.term[m].bias;

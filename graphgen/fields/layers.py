@@ -40,4 +40,4 @@ class MessageLayer(nn.Module):
 
     def forward(self, h: Tensor, graph: GraphBatch) -> Tensor:
         messages = ops.message_sum(self.as_target(h), self.as_source(h), self.bond, graph)
-        return h + ops.activation(self.own(h) + self.received(messages))
+        return ops.node_update(h, self.own(h), self.received(messages))

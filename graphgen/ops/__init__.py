@@ -1,7 +1,7 @@
 """The engine's operations on tensors; plain PyTorch twins of the same names are in :mod:`graphgen.ops.reference`."""
 
 from graphgen.ops import reference
-from graphgen.ops.dense import activation, linear, softmax
+from graphgen.ops.dense import activation, linear, node_update, softmax
 from graphgen.ops.message_passing import (
     edge_distance,
     edge_dot,
@@ -57,6 +57,7 @@ __all__ = [
     "neighbor_max",
     "neighbor_min",
     "neighbor_reduce",
+    "node_update",
     "normal",
     "probability_flow_step",
     "rademacher",

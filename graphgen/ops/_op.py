@@ -38,9 +38,6 @@ class _Fusing:
 _fusing = _Fusing()
 
 
-Push = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 def push_forward(f: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """f(x) and its derivative along v, both differentiable."""
     if transforming():
@@ -108,7 +105,7 @@ class Op:
         if torch.compiler.is_compiling():
             return self.registered(*args)
         if transforming():
-            traced = any(isinstance(argument, Tensor) and _is_traced(argument) for argument in args)
+            traced = any(isinstance(argument, Tensor) and is_traced(argument) for argument in args)
             return self.registered(*args) if traced else self.function.apply(*args)
         if _fusing.active:
             primals, tangents = zip(*map(_unpacked, args), strict=True)
@@ -118,7 +115,7 @@ class Op:
         tracked, differentiable, ready = torch.is_grad_enabled(), forward_ad._current_level >= 0, True
         for argument in args[: self.numbers or None]:
             if isinstance(argument, Tensor):
-                if _is_traced(argument):
+                if is_traced(argument):
                     return self.registered(*args)
                 differentiable = differentiable or (tracked and argument.requires_grad)
                 ready = ready and not (argument._is_zerotensor() or argument.is_neg())
@@ -157,7 +154,7 @@ def _materialised(argument: Any) -> Any:
     return argument
 
 
-def _is_traced(argument: Any) -> bool:
+def is_traced(argument: Any) -> bool:
     kind = type(argument)
     if kind is Tensor:
         return _is_grad_batch(argument)  # of torch.autograd.grad(is_grads_batched=True), which only ops can see into
@@ -169,7 +166,7 @@ def differentiates(*args: Any) -> bool:
     if torch.compiler.is_compiling() or transforming() or forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(
-        isinstance(argument, Tensor) and (argument.requires_grad or _is_traced(argument)) for argument in args
+        isinstance(argument, Tensor) and (argument.requires_grad or is_traced(argument)) for argument in args
     )
 
 
@@ -311,17 +308,20 @@ class Standin:
     def softmax(self) -> Any:
         raise TypeError(f"softmax: not for a {type(self).__name__}")
 
+    def node_update(self, own: Any, received: Any, kind: str) -> Any:
+        raise TypeError(f"node_update: not for a {type(self).__name__}")
+
     def message_sum(self, source: Any, edge_bias: Tensor, graph: Any, kind: str) -> Any:
         raise TypeError(f"message_sum: not for a {type(self).__name__}")
 
 
 def fold_batch(tensor: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """[rows, features] with a vmap dimension -> [rows, size * features], an unbatched one repeated."""
+    """[..., rows, features] with a vmap dimension -> [..., rows, size * features], an unbatched one repeated."""
     if tensor is None:
         return None
     if dim is None:
-        return tensor.unsqueeze(1).expand(-1, size, -1).flatten(1)
-    return tensor.movedim(dim, 1).flatten(1)
+        return tensor.unsqueeze(-2).expand(*tensor.shape[:-1], size, -1).flatten(-2)
+    return tensor.movedim(dim, -2).flatten(-2)
 
 
 def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], size: int) -> tuple[Any, Any]:
@@ -342,5 +342,5 @@ def loop_batch(op: Op, args: tuple[Any, ...], in_dims: tuple[int | None, ...], s
 
 
 def unfold_batch(tensor: Tensor, size: int) -> tuple[Tensor, int]:
-    """The inverse of fold_batch: [rows, size * features] -> ([rows, size, features], 1)."""
-    return tensor.unflatten(1, (size, tensor.shape[1] // size)), 1
+    """The inverse of fold_batch: [..., rows, size * features] -> ([..., rows, size, features], the place of size)."""
+    return tensor.unflatten(-1, (size, tensor.shape[-1] // size)), tensor.dim() - 1

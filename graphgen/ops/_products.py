@@ -7,8 +7,15 @@ With terms z_0 .. z_k, each of one or several parts, let
 over elements or edges. The op of order k gives the derivatives of A_k by those parts that are wanted: act^(k)(z_0)
 z_1 ... z_k for z_0, and act^(k - 1)(z_0) times the other factors for z_1 .. z_k. The activation itself is order 0.
 As A_k is linear in z_1 .. z_k, and act^(k - 1) has the derivative act^(k), every derivative of such an op is a sum of
-such ops. One such sum has an op of its own, for training on a trace asks for nothing else: what a value and its tangent
-give back together, the derivatives by z_0, z_1, z_2 of A_2 + sum of act(z_0) z_3, called mixed.
+such ops.
+
+A value is often wanted together with several tangents of it. With a gradient w of the value and, per tangent, its
+direction a and its gradient y, both are derivatives of
+
+    P = A_1(z, w) + sum over tangents of A_2(z, a, y)
+
+by w and by every y: the op `push`, which finds act and act' once. Its transpose `pull` gives the derivatives of P by
+z and by every a.
 """
 
 from __future__ import annotations
@@ -26,23 +33,39 @@ Term = tuple[Tensor | None, ...]
 
 
 class Products:
-    """The ops of orders 0 to 3 and the mixed one, of the parts of every term, the rest, and the codes wanted.
+    """The ops of orders 0 to 3, of the parts of every term, the rest, and the codes wanted; with push and pull.
+
+    The arguments of push are the parts of z, then [K, ...] the parts of K directions, and the rest; its results the
+    tangents [K, ...] and the value. Those of pull have between them the gradients of the value (or None) and of the
+    tangents, and behind the rest the codes wanted: of the parts of z, then of the directions'.
 
     Args:
         name: of the public op, for messages.
         parts: how many parts a term has; part p of term m has the code ``parts * m + p``.
-        make: ``make(order, mixed, rules) -> Op``, where the rules are the Op's vjp, jvp and, at order 0, push.
+        moving: how many of them, the first ones, a direction of push has. The gradients of a value and of its tangents
+            are first parts.
+        make: ``make(order, rules) -> Op``, where the rules are the Op's vjp, jvp and, at order 0, push.
+        make_push, make_pull: ``make_push(rules) -> Op``.
     """
 
-    def __init__(self, name: str, parts: int, make: Callable[[int, bool, dict[str, Any]], Op]) -> None:
-        self.name, self.parts = name, parts
+    def __init__(
+        self,
+        name: str,
+        parts: int,
+        moving: int,
+        make: Callable[[int, dict[str, Any]], Op],
+        make_push: Callable[[dict[str, Any]], Op],
+        make_pull: Callable[[dict[str, Any]], Op],
+    ) -> None:
+        self.name, self.parts, self.moving = name, parts, moving
         self.ops = []
         for order in range(MAX_ORDER + 1):
             rules: dict[str, Any] = {"vjp": self._vjp(order), "jvp": self._jvp(order)}
             if order == 0:
                 rules["push"] = self._push
-            self.ops.append(make(order, False, rules))
-        self.mixed = make(2, True, {"vjp": self._mixed_vjp, "jvp": self._mixed_jvp})
+            self.ops.append(make(order, rules))
+        self.push = make_push({"vjp": self._push_vjp, "jvp": self._push_jvp})
+        self.pull = make_pull({"vjp": self._pull_vjp, "jvp": self._pull_jvp})
 
     def terms(self, order: int, args: tuple[Any, ...]) -> tuple[list[Term], tuple[Any, ...]]:
         """The terms among an op's arguments, and what follows them."""
@@ -76,10 +99,6 @@ class Products:
             for code, grad in zip(wanted, grads, strict=True):
                 along[code // self.parts][code % self.parts] = grad
             needed = [code for code in range(self.parts * len(terms)) if needs[code]]
-            if order == 1 and needed and not any(map(_absent, along)):
-                found = self.mixed(*(part for term in (*terms, *along) for part in term), *rest, needed)
-                pieces = dict(zip(needed, found, strict=True))
-                return tuple(pieces.get(code) for code in range(len(args)))
             # <grads, derivatives of A_k by z_m> is A_k with z_m replaced, and for z_0 it is A_{k + 1}.
             pieces = self._along(terms, rest, along, needed)
             return tuple(pieces.get(code) for code in range(len(args)))
@@ -95,48 +114,6 @@ class Products:
 
         return jvp
 
-    def _mixed_vjp(self, args, grads, needs):
-        terms, (*rest, wanted) = self.terms(3, args)
-        along: list[list[Tensor | None]] = [[None] * self.parts for _ in range(3)]
-        for code, grad in zip(wanted, grads, strict=True):
-            along[code // self.parts][code % self.parts] = grad
-        needed = [code for code in range(4 * self.parts) if needs[code]]
-        pieces = self._mixed_along(terms, rest, along, needed)
-        return tuple(pieces.get(code) for code in range(len(args)))
-
-    def _mixed_jvp(self, args, tangents):
-        terms, (*rest, wanted) = self.terms(3, args)
-        moved, _ = self.terms(3, tangents)
-        pieces = self._mixed_along(terms, rest, moved[:3], wanted)
-        if not _absent(moved[3]):
-            # By z_3 only what is left of z_0 depends on it.
-            of_first = [code for code in wanted if code < self.parts]
-            slopes = self.gradients([terms[0], moved[3]], rest, of_first)
-            for code, piece in zip(of_first, slopes, strict=True):
-                pieces[code] = pieces[code] + piece if code in pieces else piece
-        return tuple(pieces.get(code) for code in wanted)
-
-    def _mixed_along(self, terms, rest, directions, wanted) -> dict[int, Tensor]:
-        """As _along, of A_2 + sum of act(z_0) z_3, whose second part has a direction of z_0 only."""
-        last = 3 * self.parts
-        total = self._along(terms[:3], rest, directions, [code for code in wanted if code < last])
-        if _absent(directions[0]):
-            return total
-        # With the terms (z_0, z_3, direction) this is A_2 again, where z_3 has the place of z_1.
-        codes = [code for code in wanted if code < self.parts or code >= last]
-        inner = [code if code < self.parts else code - 2 * self.parts for code in codes]
-        pieces = self.gradients([terms[0], terms[3], tuple(directions[0])], rest, inner)
-        for code, piece in zip(codes, pieces, strict=True):
-            total[code] = total[code] + piece if code in total else piece
-        return total
-
-    def _push(self, args, tangents):
-        """Values and tangents at once: they are the derivatives of A_1 by z_1 and by z_0."""
-        terms, (*rest, wanted) = self.terms(0, args)
-        moved, _ = self.terms(0, tangents)
-        both = self.gradients([*terms, *moved], rest, [*wanted, *(self.parts + code for code in wanted)])
-        return tuple(both[len(wanted) :]), tuple(both[: len(wanted)])
-
     def _along(self, terms, rest, directions, wanted) -> dict[int, Tensor]:
         """Derivatives by the wanted parts of the derivative of A_k along these directions."""
         total: dict[int, Tensor] = {}
@@ -145,14 +122,127 @@ class Products:
                 continue
             inner = [*terms, direction] if m == 0 else [*terms[:m], direction, *terms[m + 1 :]]
             codes = [code for code in wanted if m == 0 or code // self.parts != m]
-            for code, piece in zip(codes, self.gradients(inner, rest, codes), strict=True):
-                if code not in total:
-                    total[code] = piece
-                elif torch.is_grad_enabled() or transforming():
-                    total[code] = total[code] + piece
-                else:
-                    total[code] += piece  # ours alone: a fresh array would cost more than the sum
+            _add(total, zip(codes, self.gradients(inner, rest, codes), strict=True))
         return total
+
+    def _push(self, args, tangents):
+        """Of order 0: value and tangent at once."""
+        terms, (*rest, wanted) = self.terms(0, args)
+        z, along, still = terms[0], tangents[: self.moving], tangents[self.moving : self.parts]
+        if wanted == (0,) and _absent(still) and None not in along:
+            tangent, value = self.push(*z, *(part.unsqueeze(0) for part in along), *rest)
+            return (value,), (tangent.squeeze(0),)
+        both = self.gradients([z, tangents[: self.parts]], rest, [*wanted, *(self.parts + code for code in wanted)])
+        return tuple(both[len(wanted) :]), tuple(both[: len(wanted)])
+
+    def _split(self, args: tuple[Any, ...]) -> tuple[Term, Term, tuple[Any, ...]]:
+        """The parts of z, those of the directions, and what follows them."""
+        behind = self.parts + self.moving
+        return tuple(args[: self.parts]), tuple(args[self.parts : behind]), args[behind:]
+
+    def _push_vjp(self, args, grads, needs):
+        z, along, rest = self._split(args)
+        of_tangents, of_value = grads
+        wanted = [code for code in range(self.parts + self.moving) if needs[code]]
+        if of_tangents is None and of_value is None:
+            return (None,) * len(args)
+        if of_tangents is None:
+            codes = [code for code in wanted if code < self.parts]
+            pieces = dict(
+                zip(codes, self.gradients([z, (of_value, *(None,) * (self.parts - 1))], rest, codes), strict=True)
+            )
+        else:
+            found = self.pull(*z, *along, of_value, of_tangents, *rest, wanted)
+            pieces = dict(zip(wanted, found, strict=True))
+        return tuple(pieces.get(code) for code in range(len(args)))
+
+    def _push_jvp(self, args, tangents):
+        z, along, rest = self._split(args)
+        moved, turned, _ = self._split(tangents)
+        value, tangent = self.parts + self.moving, self.parts + self.moving + 1
+        found = self._along_of_both((z, along, None, None), rest, (moved, turned, None, None), [value, tangent])
+        return found[tangent], found[value] if value in found else torch.zeros_like(args[0])
+
+    def _pull_vjp(self, args, grads, needs):
+        z, along, (of_value, of_tangents, *rest, wanted) = self._split(args)
+        given = dict(zip(wanted, grads, strict=True))
+        moved, turned, _ = self._split(tuple(given.get(code) for code in range(self.parts + self.moving)))
+        needed = [code for code in range(self.parts + self.moving + 2) if needs[code]]
+        directions = (moved, turned, None, None)
+        pieces = self._along_of_both((z, along, of_value, of_tangents), rest, directions, needed)
+        return tuple(pieces.get(code) for code in range(len(args)))
+
+    def _pull_jvp(self, args, tangents):
+        z, along, (of_value, of_tangents, *rest, wanted) = self._split(args)
+        moved, turned, (value_moved, tangents_moved, *_) = self._split(tangents)
+        directions = (moved, turned, value_moved, tangents_moved)
+        pieces = self._along_of_both((z, along, of_value, of_tangents), rest, directions, wanted)
+        return tuple(pieces[code] if code in pieces else torch.zeros_like(args[code]) for code in wanted)
+
+    def _along_of_both(self, inputs, rest, directions, wanted) -> dict[int, Tensor]:
+        """Derivatives by the wanted ones of (z, a, w, y) of the derivative of P along these directions of them."""
+        (z, along, of_value, of_tangents), (dz, dalong, dvalue, dtangents) = inputs, directions
+        at_along, at_value, at_tangents = self.parts, self.parts + self.moving, self.parts + self.moving + 1
+        total: dict[int, Tensor] = {}
+
+        def add(terms: Sequence[Term | None], places: Sequence[int | None], into: dict[int, Tensor]) -> None:
+            """The derivatives of A of these terms; places[m] is where the codes of term m begin, None if it has none.
+
+            A term that is missing is one that the derivative is taken by.
+            """
+            missing = [m for m, term in enumerate(terms) if term is None]
+            pairs = []
+            for m, place in enumerate(places):
+                if place is None or (missing and missing != [m]):
+                    continue
+                width = self.parts if m == 0 else self.moving if place == at_along else 1
+                pairs += [(place + p, self.parts * m + p) for p in range(width) if place + p in wanted]
+            filled = [(None,) * self.parts if term is None else term for term in terms]
+            found = self.gradients(filled, rest, [code for _, code in pairs])
+            _add(into, zip((code for code, _ in pairs), found, strict=True))
+
+        w, dw = self._first(of_value), self._first(dvalue)
+        if not _absent(dz):
+            add([z, w, dz], [0, at_value, None], total)
+        if dw is not None:
+            add([z, dw], [0, None], total)
+        stacks: dict[int, list[Tensor | None]] = {}
+        count = next(t.shape[0] for t in (*along, *dalong, of_tangents, dtangents) if t is not None)
+        for k in range(count):
+            one: dict[int, Tensor] = {}
+            a, da = self._one(along, k), self._one(dalong, k)
+            y, dy = (self._first(None if t is None else t[k]) for t in (of_tangents, dtangents))
+            if not _absent(dz):
+                add([z, a, y, dz], [0, at_along, at_tangents, None], one)
+            if not _absent(da):
+                add([z, da, y], [0, None, at_tangents], one)
+            if dy is not None:
+                add([z, a, dy], [0, at_along, None], one)
+            _add(total, ((code, piece) for code, piece in one.items() if code < self.parts))
+            for code in wanted:
+                if code >= self.parts and code != at_value:
+                    stacks.setdefault(code, []).append(one.get(code))
+        for code, pieces in stacks.items():
+            there = [piece for piece in pieces if piece is not None]
+            if there:
+                total[code] = torch.stack(there)
+        return total
+
+    def _first(self, part: Tensor | None) -> Term | None:
+        return None if part is None else (part, *(None,) * (self.parts - 1))
+
+    def _one(self, parts: Term, k: int) -> Term:
+        return (*(None if part is None else part[k] for part in parts), *(None,) * (self.parts - self.moving))
+
+
+def _add(total: dict[int, Tensor], pieces) -> None:
+    for code, piece in pieces:
+        if code not in total:
+            total[code] = piece
+        elif torch.is_grad_enabled() or transforming():
+            total[code] = total[code] + piece
+        else:
+            total[code] += piece  # ours alone: a fresh array would cost more than the sum
 
 
 def _absent(term: Sequence[Tensor | None]) -> bool:

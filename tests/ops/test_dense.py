@@ -233,15 +233,3 @@ def test_shapes_dtypes_and_names_that_do_not_fit():
         lambda: ops.softmax(x[0]),
     ]
     refused(calls, "linear|activation|softmax")
-
-
-@pytest.mark.parametrize("kind", ACTIVATIONS)
-def test_the_mixed_product_is_the_sum_of_its_two(kind):
-    parts = [leaf(5, 3, seed=k) for k in range(4)]
-    space = torch.ops.graphgen
-    mixed = space.activation_mixed(*parts, kind, [0, 1, 2])
-    plain = space.activation_2(*parts[:3], kind, [0, 1, 2])
-    extra = space.activation_1(parts[0], parts[3], kind, [0])[0]
-    for found, expected in zip(mixed, (plain[0] + extra, *plain[1:]), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
-    torch.library.opcheck(space.activation_mixed.default, (*parts, kind, [0, 1, 2]))

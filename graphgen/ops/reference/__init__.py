@@ -1,6 +1,6 @@
 """Plain PyTorch twins of the ops, of the same names and signatures."""
 
-from graphgen.ops.reference.dense import activation, linear, softmax
+from graphgen.ops.reference.dense import activation, linear, node_update, softmax
 from graphgen.ops.reference.message_passing import (
     edge_distance,
     edge_dot,
@@ -55,6 +55,7 @@ __all__ = [
     "neighbor_max",
     "neighbor_min",
     "neighbor_reduce",
+    "node_update",
     "normal",
     "probability_flow_step",
     "rademacher",

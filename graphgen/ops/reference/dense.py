@@ -26,6 +26,11 @@ def activation(x: Tensor, kind: str = "silu") -> Tensor:
     raise ValueError(f"activation: expected 'silu', 'tanh', 'relu' or 'softplus', got {kind!r}")
 
 
+def node_update(h: Tensor, own: Tensor, received: Tensor, kind: str = "silu") -> Tensor:
+    """See :func:`graphgen.ops.node_update`."""
+    return h + activation(own + received, kind)
+
+
 def softmax(x: Tensor) -> Tensor:
     """See :func:`graphgen.ops.softmax`."""
     return torch.softmax(x, -1)
@@ -38,11 +43,9 @@ def activation_derivative(x: Tensor, kind: str, order: int) -> Tensor:
     return torch.func.jvp(lambda at: activation_derivative(at, kind, order - 1), (x,), (torch.ones_like(x),))[1]
 
 
-def activation_gradient(
-    terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int], mixed: bool = False
-) -> tuple[Tensor, ...]:
+def activation_gradient(terms: Sequence[Tensor | None], kind: str, wanted: Sequence[int]) -> tuple[Tensor, ...]:
     """The products by which an activation is differentiated, see graphgen/ops/_products.py."""
-    x, *factors = terms[:3] if mixed else terms
+    x, *factors = terms
     assert x is not None
     out = []
     for m in wanted:
@@ -50,7 +53,21 @@ def activation_gradient(
         for n, factor in enumerate(factors, start=1):
             if n != m and factor is not None:
                 product = product * factor
-        if mixed and m == 0 and terms[3] is not None:
-            product = product + activation_derivative(x, kind, 1) * terms[3]
         out.append(product)
     return tuple(out)
+
+
+def activation_push(x: Tensor, along: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Tangents [K, ...] and the value."""
+    return activation_derivative(x, kind, 1) * along, activation(x, kind)
+
+
+def activation_pull(
+    x: Tensor, along: Tensor, value_grad: Tensor | None, tangent_grad: Tensor, kind: str, wanted: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """What gradients of that value and of those tangents give to x and to the directions."""
+    slope = activation_derivative(x, kind, 1)
+    to_x = activation_derivative(x, kind, 2) * (along * tangent_grad).sum(0)
+    if value_grad is not None:
+        to_x = to_x + slope * value_grad
+    return tuple((to_x, slope * tangent_grad)[code] for code in wanted)

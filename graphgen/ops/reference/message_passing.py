@@ -301,7 +301,6 @@ def message_gradient(
     types: int,
     activation: str,
     wanted: Sequence[int],
-    mixed: bool = False,
 ) -> tuple[Tensor, ...]:
     """The derivatives by which message_sum is differentiated, see graphgen/ops/message_passing/messages.py."""
     rowptr, source, kind = edges[:3]
@@ -314,13 +313,53 @@ def message_gradient(
     ]
     out = []
     for m, part in (divmod(code, 3) for code in wanted):
-        order = len(terms) - 1 - mixed
+        order = len(terms) - 1
         slot = activation_derivative(z[0], activation, order - (m > 0))
         for n in range(1, order + 1):
             if n != m:
                 slot = slot * z[n]
-        if mixed and m == 0:
-            slot = slot + activation_derivative(z[0], activation, 1) * z[3]
         shape = (types if part == 2 else rows, slot.shape[1])
         out.append(slot.new_zeros(shape).index_add(0, ends[part], slot))
     return tuple(out)
+
+
+def message_push(
+    parts: Sequence[Tensor], edges: Sequence[Tensor | None], rows: int, activation: str
+) -> tuple[Tensor, Tensor]:
+    """Tangents [K, N, F] and the value, of (target, source, bias) and the tangents of target and source."""
+    *z, target_along, source_along = parts
+    types = len(parts[2])
+    found = [
+        message_gradient([z, (target, source, None)], edges, rows, types, activation, (0, 3))
+        for target, source in zip(target_along, source_along, strict=True)
+    ]
+    if not found:
+        return torch.zeros_like(target_along), message_gradient([z], edges, rows, types, activation, (0,))[0]
+    return torch.stack([tangent for tangent, _ in found]), found[0][1]
+
+
+def message_pull(
+    parts: Sequence[Tensor | None],
+    edges: Sequence[Tensor | None],
+    rows: int,
+    types: int,
+    activation: str,
+    wanted: Sequence[int],
+) -> tuple[Tensor, ...]:
+    """What gradients of that value and of those tangents give to its arguments."""
+    *z, target_along, source_along, value_grad, tangent_grad = parts
+    assert z[0] is not None and target_along is not None and source_along is not None and tangent_grad is not None
+    to_z = list(
+        message_gradient([z, (torch.zeros_like(z[0]), None, None)], edges, rows, types, activation, (0, 1, 2))
+        if value_grad is None
+        else message_gradient([z, (value_grad, None, None)], edges, rows, types, activation, (0, 1, 2))
+    )
+    along = []
+    for target, source, grad in zip(target_along, source_along, tangent_grad, strict=True):
+        terms = [z, (target, source, None), (grad, None, None)]
+        *more, to_target, to_source = message_gradient(terms, edges, rows, types, activation, (0, 1, 2, 3, 4))
+        to_z = [a + b for a, b in zip(to_z, more, strict=True)]
+        along.append((to_target, to_source))
+    empty = torch.zeros_like(target_along)
+    stacked = [torch.stack(part) for part in zip(*along, strict=True)] if along else [empty, empty]
+    return tuple([*to_z, *stacked][code] for code in wanted)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
-from graphgen.ops._op import push_forward
-from graphgen.ops.trace.dual import push_dual
 from graphgen.ops.trace.exact import exact
-from graphgen.ops.trace.hutchinson import hutchinson
+from graphgen.ops.trace.hutchinson import hutchinson, push_each
 from graphgen.ops.trace.local import local
+from graphgen.ops.trace.tape import push_dual
 from graphgen.ops.trace.xtrace import xtrace
 
 METHODS = ["hutchinson", "xtrace", "exact", "auto"]
@@ -104,7 +103,7 @@ def divergence(
         return value, trace, torch.zeros_like(trace.detach())
     if method == "exact":
         return exact(f, x, graph)
-    push = push_forward if reach is None else push_dual
+    push = push_each if reach is None else push_dual
     if method == "xtrace":
         return xtrace(f, x, graph, probes, seed, graph_ids, push)
     if method != "hutchinson":

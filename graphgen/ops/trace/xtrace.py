@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
-from graphgen.ops._op import Push, push_forward
 from graphgen.ops.trace.dots import graph_dot, graph_scale
-from graphgen.ops.trace.hutchinson import add_in_order, mean_and_error
+from graphgen.ops.trace.hutchinson import Push, add_in_order, mean_and_error, push_each, together
 from graphgen.ops.trace.probes import draw_probe
 
 # A product this much (times the rounding unit) shorter than it was before the others were removed from it is theirs.
@@ -25,7 +24,7 @@ def xtrace(
     products: int,
     seed: int,
     graph_ids: Tensor | None,
-    push: Push = push_forward,
+    push: Push = push_each,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The exchangeable estimator of Epperly, Tropp and Webber (2024), see :func:`graphgen.ops.divergence`.
 
@@ -82,8 +81,8 @@ def xtrace(
 
 def _push_all(push: Push, f: Callable[[Tensor], Tensor], x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """f(x), and its derivatives along vectors [K, N, F]."""
-    pairs = [push(f, x, v) for v in vectors]
-    return pairs[0][0], torch.stack([tangent for _, tangent in pairs])
+    values, tangents = zip(*(push(f, x, some) for some in vectors.split(together(x))), strict=True)
+    return values[0], tangents[0] if len(tangents) == 1 else torch.cat(tangents)
 
 
 def _unit_vectors(x: Tensor, graph: GraphBatch, count: int) -> Tensor:
