@@ -24,7 +24,7 @@ def test_linear_field_has_its_closed_form_solution_and_density(method):
         value, trace, _ = ops.divergence(lambda at: ops.linear(at, matrix), state[0], graph, "exact")
         return value, trace
 
-    end, change = odeint(f, (x, x.new_zeros(3)), graph, 0.0, 1.0, method, steps=50, rtol=1e-9, atol=1e-9)
+    end, change = odeint(f, (x, x.new_zeros(3)), graph, 0.0, 1.0, method, steps=50 if method == "rk4" else None, rtol=1e-9, atol=1e-9)
     assert torch.allclose(end, x @ torch.linalg.matrix_exp(matrix), atol=1e-6)
     # log p(x(1)) = log p(x(0)) - nodes * trace: the density of the linear image of a normal.
     assert torch.allclose(change, torch.tensor([2.0, 0.0, 3.0], dtype=torch.float64) * matrix.trace(), atol=1e-5)

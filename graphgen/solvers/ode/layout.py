@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from graphgen.graph import GraphBatch
 
 State = Tensor | tuple[Tensor, ...]
-Derivative = Callable[[Tensor, State], State]
+Derivative = Callable[[Tensor, Any], Any]  # (t [B], state) -> its derivative
 Flat = list[Tensor]  # one [rows, features] per tensor of the state
 
 
@@ -92,7 +92,7 @@ class Field:
         for shape, part in zip(layout.shapes, parts, strict=True):
             if part.shape != shape or part.dtype is not layout.dtype:
                 raise ValueError(
-                    f"odeint: for a state of {layout.dtype} {list(shape)} the field gave {part.dtype} {list(part.shape)}"
+                    f"odeint: the derivative of {layout.dtype} {list(shape)} came as {part.dtype} {list(part.shape)}"
                 )
             flat.append(part if len(shape) == 2 and part.is_contiguous() else flattened(part))
         return flat
