@@ -11,7 +11,9 @@ from graphgen.compat.torchdiffeq._odeint import odeint
 from graphgen.compat.torchdiffeq._original import original
 
 
-def odeint_event(func: Any, y0: Any, t0: Tensor, *, odeint_interface: Callable[..., Any] = odeint, **options: Any) -> Any:
+def odeint_event(
+    func: Any, y0: Any, t0: Tensor, *, odeint_interface: Callable[..., Any] = odeint, **options: Any
+) -> Any:
     """torchdiffeq.odeint_event: the time at which ``event_fn(t, y)`` is zero, and the states at its ends."""
     return original().odeint_event(func, y0, t0, odeint_interface=odeint_interface, **options)
 

@@ -137,6 +137,4 @@ class Problem:
         if self.single:
             return stacked.view(len(columns), *self.shapes[0])
         pieces = stacked.split(self.sizes, 1)
-        return tuple(
-            piece.reshape(len(columns), *shape) for piece, shape in zip(pieces, self.shapes, strict=True)
-        )
+        return tuple(piece.reshape(len(columns), *shape) for piece, shape in zip(pieces, self.shapes, strict=True))

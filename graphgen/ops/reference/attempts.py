@@ -30,25 +30,25 @@ class Attempts:
         self.features = [rows.shape[1] for rows, _ in blocks]
         self._slopes: list[Any] = [None] * len(tableau.b)
 
-    def stage(self, i: int, y: Sequence[Tensor], slope: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    def stage(self, i: int, y: Any, slope: Sequence[Tensor], out: Any) -> None:
         self._slopes[i - 1] = slope
-        for k, result in enumerate(out):
+        for k, result in enumerate(out.flat):
             slopes = [before[k] for before in self._slopes[:i]]
-            stepping.rk_combine(y[k], slopes, self.tableau.a[i], self.h, ptr=self.ptrs[k], out=result)
+            stepping.rk_combine(y.flat[k], slopes, self.tableau.a[i], self.h, ptr=self.ptrs[k], out=result)
 
-    def finish(self, y: Sequence[Tensor], slope: Sequence[Tensor], out: Sequence[Tensor] | None) -> None:
+    def finish(self, y: Any, slope: Sequence[Tensor], out: Any) -> None:
         tableau, rules = self.tableau, self.rules
         self._slopes[-1] = slope
         for k, norm in enumerate(self.norms):
             slopes, ptr = [before[k] for before in self._slopes], self.ptrs[k]
-            result = stepping.rk_combine(y[k], slopes, tableau.b, self.h, ptr=ptr)
+            result = stepping.rk_combine(y.flat[k], slopes, tableau.b, self.h, ptr=ptr)
             if rules.equal_steps:
                 norm.copy_(stepping.error_norm(result * 0, [], [], [], 0.0, ptr, 1.0, 0.0))
             else:
                 tolerances = rules.atol, rules.rtol
-                norm.copy_(stepping.error_norm(y[k], slopes, tableau.b, tableau.error, self.h, ptr, *tolerances))
+                norm.copy_(stepping.error_norm(y.flat[k], slopes, tableau.b, tableau.error, self.h, ptr, *tolerances))
             if out is not None:
-                out[k].copy_(result)
+                out.flat[k].copy_(result)
 
     def control(self, step: int, tried: bool = True) -> None:
         rules, span = self.rules, self.rules.span

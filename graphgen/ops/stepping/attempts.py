@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,14 @@ from graphgen.ops.stepping.tableaus import Tableau
 
 _PARTS = 4  # GG_PARTS
 Block = tuple[Tensor, Tensor]  # rows [N, F] of the state, and the boundaries [B + 1] of the graphs' own
+
+
+class Point(NamedTuple):
+    """A state three times: the memory that the engine works on, its addresses, and what a field is given of it."""
+
+    flat: list[Tensor]
+    at: tuple[int, ...]
+    given: Any
 
 
 @dataclass(frozen=True)
@@ -76,24 +84,23 @@ class Attempts:
         self.ptrs = [boundaries.long().contiguous() for _, boundaries in blocks]
         self.features = [rows.shape[1] for rows, _ in blocks]
         self._on_cuda = like.is_cuda
+        self._place = torch.get_num_threads(), 0
         self._rooms = [partial_sums(rows, noise_of(bounds, None, 0, 0, 0, False)) for rows, bounds in blocks]
         self._blocks = [self._prepared(k, rows) for k, (rows, _) in enumerate(blocks)]
         self._control = self._prepared_control(_native.DTYPES[like.dtype])
 
-    def stage(self, i: int, y: Sequence[Tensor], slope: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    def stage(self, i: int, y: Point, slope: Sequence[Tensor], out: Point) -> None:
         """The state of stage i into `out`, given the slope of the stage before it. Rows [N, F], contiguous."""
-        place = self._place()
-        for calls, *arrays in zip(self._blocks, y, slope, out, strict=True):
-            status = calls.stage(i, *[array.data_ptr() for array in arrays], *place)
+        at, to, place = y.at, out.at, self._place
+        for k, calls in enumerate(self._blocks):
+            status = calls.stage(i, at[k], slope[k].data_ptr(), to[k], *place)
             if status:
                 _native.check(status)
 
-    def finish(self, y: Sequence[Tensor], slope: Sequence[Tensor], out: Sequence[Tensor] | None) -> None:
+    def finish(self, y: Point, slope: Sequence[Tensor], out: Point | None) -> None:
         """The result into `out`, unless the last stage was it, and how wrong it is, given the last slope."""
-        place = self._place()
         for k, calls in enumerate(self._blocks):
-            result = 0 if out is None else out[k].data_ptr()
-            status = calls.finish(y[k].data_ptr(), slope[k].data_ptr(), result, *place)
+            status = calls.finish(y.at[k], slope[k].data_ptr(), 0 if out is None else out.at[k], *self._place)
             if status:
                 _native.check(status)
 
@@ -101,14 +108,10 @@ class Attempts:
         """Decide on the step of this number, which every graph has tried, and prepare the next."""
         if self._on_cuda:
             self.counts.zero_()
-        status = self._control.run(step, tried, *self._place())
+            self._place = 0, torch.cuda.current_stream(self.h.device).cuda_stream
+        status = self._control.run(step, tried, *self._place)
         if status:
             _native.check(status)
-
-    def _place(self) -> tuple[int, int]:
-        if self._on_cuda:
-            return 0, torch.cuda.current_stream(self.h.device).cuda_stream
-        return torch.get_num_threads(), 0
 
     def _prepared(self, k: int, rows: Tensor) -> Any:
         tableau, rules = self.tableau, self.rules

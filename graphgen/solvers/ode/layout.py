@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
+from graphgen.ops.stepping.attempts import Point
 
 State = Tensor | tuple[Tensor, ...]
 Derivative = Callable[[Tensor, Any], Any]  # (t [B], state) -> its derivative
 Flat = list[Tensor]  # one [rows, features] per tensor of the state
-
-
-class Point(NamedTuple):
-    """A state twice: the memory that the engine works on, and the views of it that the field is given."""
-
-    flat: Flat
-    given: State
 
 
 class Layout:
@@ -59,7 +53,7 @@ class Layout:
         return parts[0] if self.single else parts
 
     def point(self, flat: Flat) -> Point:
-        return Point(flat, self.given(flat))
+        return Point(flat, tuple(part.data_ptr() for part in flat), self.given(flat))
 
     def rows(self, per_graph: Tensor, k: int) -> Tensor:
         """A number per graph as a column that fits the rows of tensor k."""

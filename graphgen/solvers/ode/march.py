@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from graphgen.solvers.ode.layout import Field, Flat, Layout, Point
+from graphgen.ops.stepping.attempts import Point
+from graphgen.solvers.ode.layout import Field, Flat, Layout
 
 _LOOK_EVERY = 64  # steps; looking waits for a CUDA device
 
@@ -76,10 +77,10 @@ def march(
         slopes = [slope]
         for i in range(1, stages):
             point = points[i - 1]
-            attempts.stage(i, y.flat, slope, point.flat)
+            attempts.stage(i, y, slope, point)
             slope = field(times[i], point.given)
             slopes.append(slope)
-        attempts.finish(y.flat, slope, None if fsal else points[-1].flat)
+        attempts.finish(y, slope, None if fsal else points[-1])
         seen = None if observe is None else (attempts.time.clone(), attempts.h.clone(), attempts.done.clone())
         attempts.control(step)
         step += 1
