@@ -68,7 +68,8 @@ class Attempts:
             else:
                 ratio = rules.safety * square.pow(-0.5 / self.tableau.error_order)
                 ratio = ratio.nan_to_num(rules.shrink, rules.grow).clamp(rules.shrink, rules.grow)
-                self.length.mul_(torch.where(good, ratio, ratio.clamp(max=rules.safety)))
+                ratio = torch.where(good, ratio, ratio.clamp(max=rules.safety))
+                self.length.mul_(torch.where(on_way, ratio, 1.0))
             self.done.copy_(torch.where(self.accepted, after, self.done))
         else:
             self.accepted.zero_()

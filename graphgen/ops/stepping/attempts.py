@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _are_functorch_transforms_active as transforming
 
 from graphgen import _C
 from graphgen.ops import _native
@@ -165,6 +166,6 @@ class Attempts:
 
 
 def begin(tableau: Tableau, blocks: Sequence[Block], rules: Rules) -> Attempts | ReferenceAttempts:
-    """The attempts of a solve; plain torch's where the engine has no kernels."""
-    fits = len(blocks) <= _PARTS and all(_native.runs(rows) for rows, _ in blocks)
+    """The attempts of a solve; plain torch's where the engine has no kernels, or may not look."""
+    fits = len(blocks) <= _PARTS and all(_native.runs(rows) for rows, _ in blocks) and not transforming()
     return Attempts(tableau, blocks, rules) if fits else ReferenceAttempts(tableau, blocks, rules)

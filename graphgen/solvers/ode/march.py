@@ -21,12 +21,14 @@ class Taken(NamedTuple):
         times: of each stage, [B].
         h: [B]; 0 for graphs that did not move, because it was too long for them or they had arrived.
         before, after: [B] float64, how far each graph had come.
+        alive: [B] bool, graphs that had not failed; None for all.
     """
 
     times: Sequence[Tensor]
     h: Tensor
     before: Tensor
     after: Tensor
+    alive: Tensor | None = None
 
     @property
     def moved(self) -> Tensor:
@@ -94,7 +96,11 @@ def march(
             moved = graphs
         if observe is not None and seen is not None and moved:
             time, h, before = seen
-            taken = Taken(time.unbind(0), h.masked_fill_(~attempts.accepted, 0), before, attempts.done.clone())
+            # Who did not move stays where it was, in time too.
+            time = torch.where(attempts.accepted, time, time[0])
+            h.masked_fill_(~attempts.accepted, 0)
+            alive = attempts.failed_at < 0 if failed else None
+            taken = Taken(time.unbind(0), h, before, attempts.done.clone(), alive)
             observe(Step(taken, y, points, slopes))
         if moved == graphs:
             slope = slopes[-1] if fsal else None
