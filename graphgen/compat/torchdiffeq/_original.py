@@ -13,6 +13,10 @@ from graphgen.errors import GraphgenError
 _ALIAS = "graphgen_original_torchdiffeq"
 
 
+def _installed() -> importlib.machinery.ModuleSpec | None:
+    return importlib.machinery.PathFinder.find_spec("torchdiffeq")
+
+
 @functools.cache
 def original() -> ModuleType:
     """The installed torchdiffeq.
@@ -20,7 +24,7 @@ def original() -> ModuleType:
     Raises:
         GraphgenError: it is not installed.
     """
-    found = importlib.machinery.PathFinder.find_spec("torchdiffeq")
+    found = _installed()
     if found is None or found.origin is None:
         raise GraphgenError("this call needs torchdiffeq's own code, which is not installed: pip install torchdiffeq")
     spec = importlib.util.spec_from_file_location(
