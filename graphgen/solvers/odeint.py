@@ -74,7 +74,7 @@ def odeint(
         method: adaptive: "dopri5" (Dormand and Prince 1980), "tsit5" (Tsitouras 2011), "bosh3" (Bogacki and Shampine
             1989), "heun". Of equal steps: "euler", "midpoint", "rk4".
         steps: so many equal steps of any method. None: as many as the tolerances ask for, or 20 of a method that does
-            not know its error.
+            not know its error. With `times`, the adjoint takes so many between two of them.
         rtol, atol: tolerances on the root mean square error of a step, relative and absolute.
         max_steps: an adaptive solve gives up after this many attempts.
         on_step: called with the share of the way that the slowest graph has come, for a progress bar.
@@ -105,16 +105,19 @@ def odeint(
         raise ValueError(f"odeint: on_nonfinite must be 'raise' or 'mask', got {on_nonfinite!r}")
     if steps is not None and steps < 1:
         raise ValueError(f"odeint: steps must be at least 1, got {steps}")
+    if first_step is not None and not first_step > 0:
+        raise ValueError(f"odeint: first_step must be above 0, got {first_step}")
     tableau = METHODS[method]
     if steps is None:
         steps = 0 if tableau.error else _DEFAULT_STEPS
     solver = _Solver(
         graph, method, tableau, steps, rtol, atol, max_steps, on_step, first_step, on_nonfinite == "mask", graph_ids
     )
-    if gradient == "adjoint" and torch.is_grad_enabled():
-        result = _by_adjoint(solver, f, state, t0, t1, times, parameters)
-    else:
-        result = solver.solve(f, state, t0, t1, times, remember=gradient == "through")
+    with torch.cuda.device_of(graph.ptr):  # which prepared calls of the engine take for granted
+        if gradient == "adjoint" and torch.is_grad_enabled():
+            result = _by_adjoint(solver, f, state, t0, t1, times, parameters)
+        else:
+            result = solver.solve(f, state, t0, t1, times, remember=gradient == "through")
     return Masked(result, solver.failures) if on_nonfinite == "mask" else result
 
 

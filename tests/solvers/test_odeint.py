@@ -470,6 +470,7 @@ def test_a_solve_that_is_differentiated_names_what_is_not_finite(gradient):
         ({"gradient": "backwards"}, "gradient"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite"),
         ({"steps": 0}, "steps"),
+        ({"first_step": 0.0}, "first_step"),
         ({"times": (0.5, 0.2)}, "times"),
         ({"times": (-0.1, 0.2)}, "times"),
         ({"times": (0.5, 1.2)}, "times"),

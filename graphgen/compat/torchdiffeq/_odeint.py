@@ -58,7 +58,7 @@ def odeint(
         return problem.solution([problem.start])
     if kind is Recorded:
         return _integrate(method, stages, t, first, options)
-    with torch.no_grad():
+    with torch.no_grad(), torch.cuda.device_of(t):
         return _integrate(method, stages, t, first, options)
 
 
