@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +28,14 @@ class Stages:
 
     def times(self, start: float, dt: float, end: float) -> tuple[Tensor, ...]:
         """The stages' times, each a scalar; the end is the last moment before it, for what jumps there."""
-        dtype = self.problem.dtype
-        points = torch.tensor([start + c * dt for c in self.method.c], dtype=dtype)
-        if self.method.error and self.method.c[-1] == 1:
-            last = torch.tensor(end, dtype=dtype)
-            before = torch.nextafter(last, last - dt)
-            points[[k for k, c in enumerate(self.method.c) if c == 1]] = before
-        return points.to(self.problem.device).unbind(0)
+        points = [start + c * dt for c in self.method.c]
+        if self.method.c[-1] == 1:
+            before = _before(end, dt, self.problem.dtype)
+            points = [before if c == 1 else point for c, point in zip(self.method.c, points, strict=True)]
+        return self.scalars(points)
+
+    def scalars(self, numbers: list[float]) -> tuple[Tensor, ...]:
+        return torch.tensor(numbers, dtype=self.problem.dtype, device=self.problem.device).unbind(0)
 
     def step(self, y: Tensor, first: Tensor, times: Sequence[Tensor], dt: float) -> tuple[Tensor, list[Tensor], float]:
         """The result of a step, the slopes of its stages, and its error in units of what is tolerated."""
@@ -60,6 +63,13 @@ class Stages:
     def _largest(self, norm: Tensor) -> float:
         values = norm.tolist()[: self.counted]
         return max(values) if all(value == value for value in values) else float("nan")
+
+
+def _before(end: float, dt: float, dtype: torch.dtype) -> float:
+    """The number before the end of a step, coming from its start."""
+    if dtype is torch.float64:
+        return math.nextafter(end, end - dt)
+    return float(np.nextafter(np.float32(end), np.float32(-math.copysign(math.inf, dt))))
 
 
 class Plain(Stages):
@@ -111,7 +121,13 @@ class Plain(Stages):
 
 
 class Recorded(Stages):
-    """With a gradient: ops that autograd knows."""
+    """With a gradient: torch's own sums, which cost autograd less than an op of ours does."""
+
+    def combine(self, y: Tensor, slopes: Sequence[Tensor], weights: Sequence[float], dt: float) -> Tensor:
+        for slope, weight in zip(slopes, weights, strict=True):
+            if weight:
+                y = torch.add(y, slope, alpha=weight * dt)
+        return y
 
     def step(self, y: Tensor, first: Tensor, times: Sequence[Tensor], dt: float) -> tuple[Tensor, list[Tensor], float]:
         method, slopes, state = self.method, [first], y
