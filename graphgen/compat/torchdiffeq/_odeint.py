@@ -52,6 +52,7 @@ def odeint(
     kind: type[Stages] = Plain
     if torch.is_grad_enabled() and first is not None and (first.requires_grad or problem.start.requires_grad):
         kind = Recorded
+        (first,) = problem.keep_shape(first)
     sizes, counted = (problem.sizes, len(problem.sizes)) if norm is None else (norm.sizes, norm.counted)
     stages = kind(known, problem, sizes, counted, float(atol), float(rtol))
     if first is None:

@@ -101,13 +101,17 @@ def _is_grid(t: Any, like: Tensor) -> bool:
 
 
 class Problem:
-    """A field and its state as one column [n, 1], whose pieces are the tensors that the caller has."""
+    """A field and its state as one column [n, 1], whose pieces are the tensors that the caller has.
+
+    With `shaped` a single tensor stays as it is instead: autograd pays for every view.
+    """
 
     def __init__(self, func: Callable[..., Any], y0: Tensor | tuple[Tensor, ...]) -> None:
         self.func, self.single = func, isinstance(y0, Tensor)
         parts = (y0,) if isinstance(y0, Tensor) else y0
         self.shapes = [part.shape for part in parts]
         self.sizes = [part.numel() for part in parts]
+        self.shaped = False
         self.start = self._column(parts)
         self.dtype, self.device = self.start.dtype, self.start.device
 
@@ -116,6 +120,13 @@ class Problem:
             return parts[0].reshape(-1, 1)
         return torch.cat([part.reshape(-1) for part in parts]).unsqueeze(1)
 
+    def keep_shape(self, *columns: Tensor) -> list[Tensor]:
+        """From now on a single tensor stays as it is, as do these columns."""
+        self.shaped = self.single
+        shape = self.shapes[0] if self.shaped else (-1, 1)
+        self.start = self.start.view(shape)
+        return [column.view(shape) for column in columns]
+
     def slope(self, t: Tensor, column: Tensor) -> Tensor:
         """The field at a time and a state."""
         value = self.func(t, self.given(column))
@@ -123,17 +134,20 @@ class Problem:
             return self._column(value)
         if value.shape != self.shapes[0] or value.dtype is not self.dtype:  # as adding it to the state would do
             value = value.to(self.dtype).expand(self.shapes[0])
-        return value.reshape(-1, 1)
+        return value if self.shaped else value.reshape(-1, 1)
 
     def given(self, column: Tensor) -> Any:
         if self.single:
-            return column.view(self.shapes[0])
+            return column if self.shaped else column.view(self.shapes[0])
         pieces = column.view(-1).split(self.sizes)
         return tuple(piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True))
 
     def solution(self, columns: list[Tensor]) -> Any:
         """[T, ...] of each tensor."""
-        stacked = torch.stack(columns).squeeze(2)
+        stacked = torch.stack(columns)
+        if self.shaped:
+            return stacked
+        stacked = stacked.squeeze(2)
         if self.single:
             return stacked.view(len(columns), *self.shapes[0])
         pieces = stacked.split(self.sizes, 1)

@@ -49,8 +49,8 @@ class Stages:
         nothing = [0.0] * len(slopes)
         with torch.no_grad():
             _, norm = ops.rk_combine_with_error(
-                y.detach(),
-                [slope.detach() for slope in slopes],
+                y.detach().reshape(-1, 1),
+                [slope.detach().reshape(-1, 1) for slope in slopes],
                 nothing,
                 weights,
                 1.0,
@@ -138,8 +138,15 @@ class Recorded(Stages):
         if not method.error:
             return result, slopes, 0.0
         with torch.no_grad():
-            plain = [slope.detach() for slope in slopes]
+            plain = [slope.detach().reshape(-1, 1) for slope in slopes]
             _, norm = ops.rk_combine_with_error(
-                y.detach(), plain, method.b, method.error, dt, ptr=self.ptr, atol=self.atol, rtol=self.rtol
+                y.detach().reshape(-1, 1),
+                plain,
+                method.b,
+                method.error,
+                dt,
+                ptr=self.ptr,
+                atol=self.atol,
+                rtol=self.rtol,
             )
         return result, slopes, self._largest(norm)
