@@ -457,6 +457,32 @@ typedef struct {
 } gg_embedded_step_params;
 gg_status gg_embedded_step(const gg_embedded_step_params* params, const gg_place* place);
 
+// Between two steps of a solve in which every graph has its own: decides for each graph whether the step it tried was
+// good, chooses its next, and says where the stages of that one lie in time. The state may have several parts, and a
+// graph's error is the root mean square over all its elements.
+// A graph has come `done` of the way `span`; it fails where a step is not good and none shorter may be tried.
+#define GG_PARTS 4
+#define GG_STAGES 7
+typedef struct {
+  const void* norm[GG_PARTS];  // [graphs] of the accumulation type, from gg_embedded_step
+  const void* ptr[GG_PARTS];   // [graphs + 1] int64 row boundaries of the part
+  int64_t features[GG_PARTS];
+  double* done;       // [graphs]
+  double* length;     // [graphs] of the step that was tried, and then of the next
+  void* h;            // [graphs] of the accumulation type: its length with its direction, 0 where nothing is left to do
+  void* time;         // [stages, graphs] of the accumulation type
+  uint8_t* accepted;  // [graphs] 1 where the step was good
+  int64_t* failed_at;  // [graphs] the step that failed, -1 for none
+  int64_t* counts;     // [3] graphs on their way, steps accepted, graphs failed; CUDA adds to it
+  double node[GG_STAGES];
+  double start, direction, span;          // direction is 1 or -1
+  double safety, shrink, grow, smallest;  // smallest: a share of span
+  int64_t graphs, step;                   // step counts what was tried before
+  int64_t equal_steps;                    // this many steps of one length, good where they are finite; 0: by the error
+  int32_t parts, stages, order, dtype;    // parts 0: nothing was tried yet; the error grows with length^order
+} gg_step_control_params;
+gg_status gg_step_control(const gg_step_control_params* params, const gg_place* place);
+
 // out[k, m, g] = <a[k], b[m]> over the rows [ptr[g], ptr[g + 1]), added in an order that depends on the number of these
 // elements alone. ptr is checked, or clamped, as that of gg_segment_reduce.
 typedef struct {

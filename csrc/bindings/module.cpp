@@ -35,6 +35,123 @@ static gg_affine_noise_step_params affine_step(const std::vector<Address>& terms
   return p;
 }
 
+// The calls of a Runge-Kutta step of one array, prepared: what stays the same from step to step is converted once.
+class RungeKuttaCalls {
+ public:
+  RungeKuttaCalls(const std::vector<std::vector<double>>& rows, const std::vector<double>& weights,
+                  const std::vector<double>& error_weights, Address ptr, Address h, Address norm, Address partial,
+                  double atol, double rtol, int64_t graphs, int64_t row_count, int64_t features, int dtype, int device)
+      : device_(device) {
+    gg_affine_noise_step_params common{};
+    common.noise.ptr = in(ptr);
+    common.graphs = graphs;
+    common.rows = row_count;
+    common.features = features;
+    common.dtype = dtype;
+    for (const std::vector<double>& row : rows) stages_.emplace_back(common, row, h, false);
+    stages_.emplace_back(common, weights, h, true);
+    error_.dtype = dtype;
+    error_.atol = atol;
+    error_.rtol = rtol;
+    error_.norm = out(norm);
+    error_.partial = static_cast<double*>(out(partial));
+    std::copy(error_weights.begin(), error_weights.end(), error_.error_scale + 1);
+  }
+
+  // The state at stage i, given the slope at the stage before.
+  int stage(int i, Address y, Address slope, Address result, int threads, Address stream) {
+    slopes_[i - 1] = in(slope);
+    const gg_affine_noise_step_params& p = stages_[i].at(y, slopes_, result);
+    gg_place where = place(device_, threads, stream);
+    return static_cast<int>(gg_affine_noise_step(&p, &where));
+  }
+
+  // The error norm and, unless null, the result, given the last slope.
+  int finish(Address y, Address slope, Address result, int threads, Address stream) {
+    slopes_[stages_.size() - 2] = in(slope);
+    error_.step = stages_.back().at(y, slopes_, result);
+    gg_place where = place(device_, threads, stream);
+    return static_cast<int>(gg_embedded_step(&error_, &where));
+  }
+
+ private:
+  struct Combination {
+    gg_affine_noise_step_params p;
+    int slope[GG_TERMS];  // which one a term is
+
+    Combination(const gg_affine_noise_step_params& common, const std::vector<double>& weights, Address h, bool all)
+        : p(common) {
+      p.scale[p.terms++] = 1;
+      for (int k = 0; k < static_cast<int>(weights.size()); ++k) {
+        if (weights[k] == 0 && !all) continue;
+        slope[p.terms] = k;
+        p.coefficient[p.terms] = in(h);
+        p.scale[p.terms++] = weights[k];
+      }
+    }
+    const gg_affine_noise_step_params& at(Address y, const void* const* slopes, Address result) {
+      p.term[0] = in(y);
+      for (int k = 1; k < p.terms; ++k) p.term[k] = slopes[slope[k]];
+      p.out = out(result);
+      return p;
+    }
+  };
+
+  std::vector<Combination> stages_;  // and the result behind them
+  gg_embedded_step_params error_{};
+  const void* slopes_[GG_STAGES] = {};
+  int device_;
+};
+
+// The same for the calls between steps.
+class StepControlCalls {
+ public:
+  StepControlCalls(const std::vector<Address>& norms, const std::vector<Address>& ptrs,
+                   const std::vector<int64_t>& features, Address done, Address length, Address h, Address time,
+                   Address accepted, Address failed_at, Address counts, const std::vector<double>& nodes, double start,
+                   double direction, double span, double safety, double shrink, double grow, double smallest,
+                   int64_t graphs, int64_t equal_steps, int order, int dtype, int device)
+      : parts_(static_cast<int>(norms.size())), device_(device) {
+    for (int k = 0; k < parts_; ++k) {
+      p_.norm[k] = in(norms[k]);
+      p_.ptr[k] = in(ptrs[k]);
+      p_.features[k] = features[k];
+    }
+    p_.done = static_cast<double*>(out(done));
+    p_.length = static_cast<double*>(out(length));
+    p_.h = out(h);
+    p_.time = out(time);
+    p_.accepted = static_cast<uint8_t*>(out(accepted));
+    p_.failed_at = static_cast<int64_t*>(out(failed_at));
+    p_.counts = static_cast<int64_t*>(out(counts));
+    std::copy(nodes.begin(), nodes.end(), p_.node);
+    p_.start = start;
+    p_.direction = direction;
+    p_.span = span;
+    p_.safety = safety;
+    p_.shrink = shrink;
+    p_.grow = grow;
+    p_.smallest = smallest;
+    p_.graphs = graphs;
+    p_.equal_steps = equal_steps;
+    p_.stages = static_cast<int32_t>(nodes.size());
+    p_.order = order;
+    p_.dtype = dtype;
+  }
+
+  // After the step of this number; before the first if `tried` is false.
+  int run(int64_t step, bool tried, int threads, Address stream) {
+    p_.step = step;
+    p_.parts = tried ? parts_ : 0;
+    gg_place where = place(device_, threads, stream);
+    return static_cast<int>(gg_step_control(&p_, &where));
+  }
+
+ private:
+  gg_step_control_params p_{};
+  int parts_, device_;
+};
+
 PYBIND11_MODULE(_C, module) {
   using release = py::call_guard<py::gil_scoped_release>;
 
@@ -477,6 +594,16 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_embedded_step(&p, &where));
       },
       release());
+  py::class_<RungeKuttaCalls>(module, "RungeKuttaCalls")
+      .def(py::init<const std::vector<std::vector<double>>&, const std::vector<double>&, const std::vector<double>&,
+                    Address, Address, Address, Address, double, double, int64_t, int64_t, int64_t, int, int>())
+      .def("stage", &RungeKuttaCalls::stage, release())
+      .def("finish", &RungeKuttaCalls::finish, release());
+  py::class_<StepControlCalls>(module, "StepControlCalls")
+      .def(py::init<const std::vector<Address>&, const std::vector<Address>&, const std::vector<int64_t>&, Address,
+                    Address, Address, Address, Address, Address, Address, const std::vector<double>&, double, double,
+                    double, double, double, double, double, int64_t, int64_t, int, int, int>())
+      .def("run", &StepControlCalls::run, release());
   module.def(
       "graph_dot",
       [](Address a, Address b, Address ptr, Address result, int64_t segments, int64_t rows, int64_t features,

@@ -239,6 +239,11 @@ static gg_status check(const gg_embedded_step_params& p, const gg_place& place) 
   return check(p.step, place);
 }
 
+static gg_status check(const gg_step_control_params& p, const gg_place&) {
+  return first_failure({check_code("parts", p.parts, GG_PARTS + 1), check_code("stages", p.stages, GG_STAGES + 1),
+                        check_code("order", p.order, 9)});
+}
+
 static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
 }

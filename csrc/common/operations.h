@@ -31,5 +31,6 @@
   DO(affine_noise_step)   \
   DO(noise_dot)           \
   DO(embedded_step)       \
+  DO(step_control)        \
   DO(graph_dot)           \
   DO(graph_combine)

@@ -107,8 +107,7 @@ class GraphCNF(nn.Module):
             x: [N, c].
             solver: arguments of :func:`graphgen.solvers.odeint`.
         """
-        velocity = self.bind_velocity(graph)
-        return odeint(lambda t, state: (velocity(t, state[0]),), (x,), graph, t0, t1, **solver)[0]
+        return odeint(self.bind_velocity(graph), x, graph, t0, t1, **solver)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

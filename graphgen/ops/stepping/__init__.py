@@ -1,16 +1,7 @@
 """Fused solver steps for a batch of graphs, with their noise made inside the kernel."""
 
 from graphgen.ops.stepping._affine import affine_noise_step
-from graphgen.ops.stepping.runge_kutta import (
-    BOSH3,
-    DOPRI5,
-    HEUN,
-    TABLEAUS,
-    TSIT5,
-    Tableau,
-    rk_combine,
-    rk_combine_with_error,
-)
+from graphgen.ops.stepping.runge_kutta import rk_combine, rk_combine_with_error
 from graphgen.ops.stepping.sdes import SDE, VE, VP, SubVP
 from graphgen.ops.stepping.steps import (
     annealed_langevin_step,
@@ -21,11 +12,16 @@ from graphgen.ops.stepping.steps import (
     probability_flow_step,
     reverse_sde_step,
 )
+from graphgen.ops.stepping.tableaus import BOSH3, DOPRI5, EULER, HEUN, METHODS, MIDPOINT, RK4, TABLEAUS, TSIT5, Tableau
 
 __all__ = [
     "BOSH3",
     "DOPRI5",
+    "EULER",
     "HEUN",
+    "METHODS",
+    "MIDPOINT",
+    "RK4",
     "SDE",
     "TABLEAUS",
     "TSIT5",

@@ -1,9 +1,8 @@
-"""Explicit Runge-Kutta methods: their tableaus, and the one pass that joins their stages."""
+"""The one pass that joins the stages of a Runge-Kutta method."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,98 +12,6 @@ from graphgen.ops import _native
 from graphgen.ops._op import eager
 from graphgen.ops.reference import stepping as reference
 from graphgen.ops.stepping._affine import Noise, PerGraph, accumulated, noise_of, partial_sums, take_step
-
-
-@dataclass(frozen=True)
-class Tableau:
-    """An explicit method with an embedded one.
-
-    Stage i is f(t + c[i] h, y + h sum_j a[i][j] stage_j); the result is y + h sum_i b[i] stage_i and differs from the
-    embedded method's by h sum_i error[i] stage_i. The norm of this goes with h^error_order. With ``fsal`` the
-    last stage is the first of the next step.
-    """
-
-    order: int
-    error_order: int
-    c: tuple[float, ...]
-    a: tuple[tuple[float, ...], ...]
-    b: tuple[float, ...]
-    error: tuple[float, ...]
-    fsal: bool
-
-
-# Heun's method with Euler's embedded.
-HEUN = Tableau(2, 2, (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2), (-1 / 2, 1 / 2), fsal=False)
-
-# Bogacki and Shampine, Appl. Math. Lett. 2 (1989).
-BOSH3 = Tableau(
-    3,
-    3,
-    (0.0, 1 / 2, 3 / 4, 1.0),
-    ((), (1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
-    (2 / 9, 1 / 3, 4 / 9, 0.0),
-    (2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
-    fsal=True,
-)
-
-# Dormand and Prince, J. Comput. Appl. Math. 6 (1980).
-_DOPRI5_B = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
-_DOPRI5_EMBEDDED = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
-DOPRI5 = Tableau(
-    5,
-    5,
-    (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
-    (
-        (),
-        (1 / 5,),
-        (3 / 40, 9 / 40),
-        (44 / 45, -56 / 15, 32 / 9),
-        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        _DOPRI5_B[:6],
-    ),
-    _DOPRI5_B,
-    tuple(b - embedded for b, embedded in zip(_DOPRI5_B, _DOPRI5_EMBEDDED, strict=True)),
-    fsal=True,
-)
-
-# Tsitouras, Comput. Math. Appl. 62 (2011), table 1.
-_TSIT5_B = (
-    0.09646076681806523,
-    0.01,
-    0.4798896504144996,
-    1.379008574103742,
-    -3.290069515436081,
-    2.324710524099774,
-    0.0,
-)
-TSIT5 = Tableau(
-    5,
-    5,
-    (0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
-    (
-        (),
-        (0.161,),
-        (-0.008480655492356989, 0.335480655492357),
-        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-        (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-        (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401, -0.028269050394068383),
-        _TSIT5_B[:6],
-    ),
-    _TSIT5_B,
-    (
-        -0.00178001105222577714,
-        -0.0008164344596567469,
-        0.007880878010261995,
-        -0.1447110071732629,
-        0.5823571654525552,
-        -0.45808210592918697,
-        1 / 66,
-    ),
-    fsal=True,
-)
-
-TABLEAUS = {"heun": HEUN, "bosh3": BOSH3, "dopri5": DOPRI5, "tsit5": TSIT5}
 
 
 def rk_combine(

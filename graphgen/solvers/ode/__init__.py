@@ -1,0 +1,1 @@
+"""What :func:`graphgen.solvers.odeint` is made of."""
