@@ -1,6 +1,7 @@
 """Fused solver steps for a batch of graphs, with their noise made inside the kernel."""
 
 from graphgen.ops.stepping._affine import affine_noise_step
+from graphgen.ops.stepping.prepared import PreparedStep
 from graphgen.ops.stepping.runge_kutta import (
     BOSH3,
     DOPRI5,
@@ -31,6 +32,7 @@ __all__ = [
     "TSIT5",
     "VE",
     "VP",
+    "PreparedStep",
     "SubVP",
     "Tableau",
     "affine_noise_step",
