@@ -21,12 +21,13 @@ KINDS = ("diagonal", "additive", "scalar", "general")
 _AREAS = {Stream.STEP: Stream.AREA, Stream.PAIR_STEP: Stream.PAIR_AREA}
 
 
-def _field_of(g: Diffusion) -> Field:
+def _field_of(g: Diffusion, count: int) -> Field:
     if isinstance(g, VP | VE):
-        return lambda t, x: tuple(g.diffusion(t) for _ in parts_of(x))
+        return lambda t, x: (g.diffusion(t),) * count
     if callable(g):
         return g
-    return lambda t, x: g if isinstance(g, tuple) else tuple(g for _ in parts_of(x))
+    sizes = g if isinstance(g, tuple) else (g,) * count
+    return lambda t, x: sizes
 
 
 class Equation:
@@ -39,7 +40,7 @@ class Equation:
     def __init__(
         self, f: Field, g: Diffusion, kind: str, state: State, steps: tuple[PreparedStep, ...], clock: Clock
     ) -> None:
-        self.f, self.g, self.steps, self.clock, self.state = f, _field_of(g), steps, clock, state
+        self.f, self.g, self.steps, self.clock, self.state = f, _field_of(g, len(steps)), steps, clock, state
         self.shared = kind in ("scalar", "general")
         self.h, self.root = clock.h, clock.root
         self._motions = torch.arange(steps[0].graphs + 1, device=steps[0].broken.device) if self.shared else None

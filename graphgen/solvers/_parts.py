@@ -22,6 +22,8 @@ OnNonfinite = Literal["raise", "mask"]
 
 # So many steps between two looks at what broke: a look waits for the device.
 _LOOK = 32
+# So many steps whose times are made at once.
+_BLOCK = 256
 
 
 def parts_of(state: State) -> Parts:
@@ -67,8 +69,6 @@ class Clock:
         root: the deviation of a Brownian motion over a step.
     """
 
-    _BLOCK = 256
-
     def __init__(self, t0: PerGraph, t1: PerGraph, steps: int, step: PreparedStep) -> None:
         device = step.broken.device
         self._graphs, self._dtype = step.graphs, step.number_type
@@ -79,17 +79,18 @@ class Clock:
         self._start, self._step = start, (end - start) / max(steps, 1)
         self.h: PerGraph = self._step if self._step.dim() else self._step.item()
         self.root: PerGraph = self.h.abs().sqrt() if isinstance(self.h, Tensor) else math.sqrt(abs(self.h))
+        self._block = min(steps, _BLOCK)
         self._blocks: dict[float, tuple[int, tuple[Tensor, ...]]] = {}
 
     def __call__(self, step: int, node: float = 0.0) -> Tensor:
         """The time of every graph a share `node` of the way through a step."""
-        block, place = divmod(step, self._BLOCK)
+        block, place = divmod(step, self._block)
         held = self._blocks.get(node)
         if held is None or held[0] != block:
-            first = block * self._BLOCK
-            at = node + torch.arange(first, first + self._BLOCK, dtype=torch.float64, device=self._start.device)
+            first = block * self._block
+            at = node + torch.arange(first, first + self._block, dtype=torch.float64, device=self._start.device)
             times = (self._start + at.unsqueeze(1) * self._step).to(self._dtype)
-            held = block, times.expand(self._BLOCK, self._graphs).unbind(0)
+            held = block, times.expand(self._block, self._graphs).unbind(0)
             self._blocks[node] = held
         return held[1][place]
 

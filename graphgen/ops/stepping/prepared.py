@@ -12,7 +12,15 @@ from torch.autograd import forward_ad
 from graphgen import _C
 from graphgen.ops import _native
 from graphgen.ops.noise import Stream
-from graphgen.ops.stepping._affine import PerGraph, _check_keep, _keep_features, accumulated, noise_of, take_step
+from graphgen.ops.stepping._affine import (
+    MAX_TERMS,
+    PerGraph,
+    _check_keep,
+    _keep_features,
+    accumulated,
+    noise_of,
+    take_step,
+)
 
 
 class PreparedStep:
@@ -54,6 +62,7 @@ class PreparedStep:
         self._on_cpu = like.is_cpu
         *head, _, self._symmetric = self.noise.addresses()
         self._head = tuple(head)
+        self._none = [(0,) * count for count in range(MAX_TERMS + 1)]
         self._keep = (_native.address(self.keep), _keep_features(self.keep))
         self._watch = self.broken.data_ptr()
         self._tail = (self.graphs, *like.shape, _native.DTYPES.get(like.dtype, 0))
@@ -85,30 +94,26 @@ class PreparedStep:
             return result
         # Few of Python's calls: on small molecules they are what a step costs.
         shape, dtype = self.shape, self.dtype
-        arrays, numbers, scales = [], [], []
-        held: list[Tensor] = []
-        for term, coefficient in zip(terms, coefficients, strict=True):
+        arrays, numbers, scales = [], self._none[len(terms)], coefficients
+        if len(coefficients) != len(terms):
+            raise ValueError(f"a step takes as many coefficients as arrays, got {len(coefficients)} and {len(terms)}")
+        held = None  # what must live until the call
+        for term in terms:
             if term.shape != shape or term.dtype is not dtype:
                 raise ValueError(f"arrays of a step differ: {list(shape)} {dtype}, got {list(term.shape)} {term.dtype}")
             if not term.is_contiguous():
                 term = term.contiguous()
-                held.append(term)
+                held = held, term
             arrays.append(term.data_ptr())
-            if isinstance(coefficient, Tensor):
-                coefficient = self._per_graph(coefficient)
-                held.append(coefficient)
-                numbers.append(coefficient.data_ptr())
-                scales.append(1.0)
-            else:
-                numbers.append(0)
-                scales.append(coefficient)
-        spread, width = 0, 1.0
-        if isinstance(noise, Tensor):
-            noise = self._per_graph(noise)
-            spread = noise.data_ptr()
-        else:
-            width = noise
-        array = 0
+        for number in coefficients:
+            if type(number) is not float:
+                tensors, numbers, scales = self._per_graph(coefficients)
+                held = held, tensors
+                break
+        spread, width, array = 0, noise, 0
+        if type(noise) is not float:
+            tensors, (spread,), (width,) = self._per_graph((noise,))
+            held = held, tensors
         if diffusion is not None:
             if diffusion.shape != shape or diffusion.dtype is not dtype:
                 raise ValueError(
@@ -142,10 +147,18 @@ class PreparedStep:
             _native.call(_C.affine_noise_step, out, *arguments)
         return out
 
-    def _per_graph(self, number: Tensor) -> Tensor:
-        if number.shape != (self.graphs,):
-            raise ValueError(f"expected a number or [{self.graphs}], one per graph, got {list(number.shape)}")
-        return number.detach().to(self.number_type).contiguous()
+    def _per_graph(self, numbers: Sequence[PerGraph]) -> tuple[list[Tensor], list[int], list[float]]:
+        """What there is per graph, its addresses or 0, and factors."""
+        tensors, addresses, scales = [], [], []
+        for number in numbers:
+            if isinstance(number, Tensor):
+                if number.shape != (self.graphs,):
+                    raise ValueError(f"expected a number or [{self.graphs}], one per graph, got {list(number.shape)}")
+                number = number.to(self.number_type).contiguous()
+                tensors.append(number)
+            addresses.append(number.data_ptr() if isinstance(number, Tensor) else 0)
+            scales.append(1.0 if isinstance(number, Tensor) else number)
+        return tensors, addresses, scales
 
     def _look(self, result: Tensor, step: int) -> None:
         ptr = self.noise.ptr
