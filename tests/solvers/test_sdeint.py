@@ -123,40 +123,40 @@ def test_orders_on_the_process_of_ornstein_and_uhlenbeck(method, sense, strong, 
 
 
 def test_srk_is_of_strong_order_three_halves_where_the_drift_is_curved():
-    """Against a finer solve with the same Brownian motion, whose increments and areas add up to the coarser ones'."""
-    n, ratio, count = 16, 16, 4000
-    ptr = torch.tensor([0, count])
+    """Roessler's step with increments and areas that the finest solve's own add up to."""
+    count, fine = 1000, 512
+    ptr, h = torch.tensor([0, count]), 1 / fine
     x = torch.full((count, 1), 0.5, dtype=WIDE)
-    fine = n * ratio
 
     def f(t, x):
-        return torch.sin(3 * x) - x + t[:1].unsqueeze(1)
+        return torch.sin(3 * x) - x + t
 
     def g(t, x):
-        return (0.5 + t[:1].unsqueeze(1)).expand_as(x)
+        return (1 + t) * torch.ones_like(x)
 
-    def path(steps, every):
-        """Roessler's step for additive noise, with increments and areas of `every` finest steps."""
-        h, y = 1 / steps, x
+    exact = sdeint(
+        lambda t, x: f(t[0], x), lambda t, x: g(t[0], x), x, ptr, 0, 1, fine, "srk", noise="additive", seed=5
+    )
+    xi, zeta = (
+        torch.stack([ops.normal(ptr, 1, 5, stream, k, dtype=WIDE) for k in range(fine)]) * math.sqrt(h)
+        for stream in (Stream.STEP, Stream.AREA)
+    )
+    w = torch.cat([torch.zeros_like(xi[:1]), xi.cumsum(0)])
+    integral = torch.cat([w[:1], (w[:-1] * h + (xi + zeta / math.sqrt(3)) * (h / 2)).cumsum(0)])
+
+    def end(steps):
+        y, size, every = x, 1 / steps, fine // steps
         for k in range(steps):
-            w, area = torch.zeros_like(x), torch.zeros_like(x)
-            for j in range(k * every, (k + 1) * every):
-                xi, zeta = (
-                    ops.normal(ptr, 1, 5, s, j, dtype=WIDE) / math.sqrt(fine) for s in (Stream.STEP, Stream.AREA)
-                )
-                area = area + w / fine + (xi + zeta / math.sqrt(3)) / 2 / fine
-                w = w + xi
-            t = torch.full((1,), k * h, dtype=WIDE)
-            there = y + 0.75 * h * f(t, y) + 1.5 * g(t + h, y) * area / h
-            noise = g(t + h, y) * (w - area / h) + g(t, y) * area / h
-            y = y + h * (f(t, y) + 2 * f(t + 0.75 * h, there)) / 3 + noise
+            first, last, t = k * every, (k + 1) * every, k * size
+            move = w[last] - w[first]
+            area = (integral[last] - integral[first]) / size - w[first]
+            there = y + 0.75 * size * f(t, y) + 1.5 * g(t + size, y) * area
+            drift = (f(t, y) + 2 * f(t + 0.75 * size, there)) / 3
+            y = y + size * drift + g(t + size, y) * (move - area) + g(t, y) * area
         return y
 
-    exact = path(fine, 1)
-    torch.testing.assert_close(
-        sdeint(f, g, x, ptr, 0, 1, fine, "srk", noise="additive", seed=5), exact, rtol=1e-9, atol=1e-9
-    )
-    errors = [float((path(steps, fine // steps) - exact).abs().mean()) for steps in (8, 16, 32)]
+    torch.testing.assert_close(end(fine), exact, rtol=1e-9, atol=1e-9)
+    errors = [float((end(steps) - exact).abs().mean()) for steps in (32, 64, 128)]
     assert abs(math.log2(errors[0] / errors[2]) / 2 - 1.5) < 0.15, errors
 
 
@@ -176,13 +176,14 @@ EVERY = [
 
 
 def field(kind):
+    # Sums, products and quotients: torch's functions may round the ends of an array differently.
     def f(t, x):
-        return torch.sin(x) - x * t.repeat_interleave(x.shape[0] // max(t.numel(), 1))[: x.shape[0]].unsqueeze(1) * 0
+        return x - 0.3 * x * x * x
 
     def g(t, x):
         if kind == "additive":
             return torch.full_like(x, 0.3)
-        size = 0.3 + 0.2 * torch.tanh(x)
+        size = 0.3 + 0.2 * x / (1 + x * x)
         return torch.stack([size, size * x], 2) if kind == "general" else size
 
     return f, g
@@ -225,8 +226,7 @@ def test_gradients_through_a_solve(method, kind, sense):
         assert gradcheck(solve, (x, a, b))
         weight = randn(11, 2, seed=9)
         grads = [
-            torch.autograd.grad((weight * solve(x, a, b, checkpoint_every=every)).sum(), (x, a, b))
-            for every in (0, 1, 2, 5)
+            torch.autograd.grad((weight * solve(x, a, b, checkpoint_every=every)).sum(), (x, a, b)) for every in (0, 2)
         ]
         assert all(torch.equal(p, q) for other in grads[1:] for p, q in zip(grads[0], other, strict=True))
         tracked = solve(x, a, b)
@@ -235,26 +235,22 @@ def test_gradients_through_a_solve(method, kind, sense):
 
 @pytest.mark.parametrize(("kind", "sense"), [("diagonal", "ito"), ("scalar", "ito"), ("diagonal", "stratonovich")])
 def test_the_adjoint_is_the_closed_form_of_geometric_brownian_motion(kind, sense):
-    count, n = 50, 400
+    count, n = 50, 200
     ptr = torch.arange(count + 1)
     w = sum(ops.normal(ptr, 1, 6, Stream.STEP, k, dtype=WIDE) for k in range(n)) / math.sqrt(n)
-    errors = []
-    for steps in (n,):
-        x = (1 + randn(count, 1, seed=1).abs()).requires_grad_()
-        mu, sigma = (torch.tensor(v, dtype=WIDE, requires_grad=True) for v in (0.4, 0.5))
-        with torch.enable_grad():
-            end = sdeint(
-                lambda t, x: mu * x, lambda t, x: sigma * x, x, ptr, 0, 1, steps,
-                "milstein", noise=kind, sense=sense, seed=6, gradient="adjoint", params=(mu, sigma),
-            )  # fmt: skip
-            grads = torch.autograd.grad(end.sum(), (x, mu, sigma))
-        growth = mu - sigma**2 / 2 if sense == "ito" else mu
-        exact = torch.exp(growth + sigma * w)
-        end = x * exact
-        slope = w - sigma if sense == "ito" else w
-        expected = (exact, end.sum(), (slope * end).sum())
-        errors.append([float((a - b).abs().mean() / b.abs().mean()) for a, b in zip(grads, expected, strict=True)])
-    assert max(errors[-1]) < 0.01, errors
+    x = (1 + randn(count, 1, seed=1).abs()).requires_grad_()
+    mu, sigma = (torch.tensor(v, dtype=WIDE, requires_grad=True) for v in (0.4, 0.5))
+    with torch.enable_grad():
+        end = sdeint(
+            lambda t, x: mu * x, lambda t, x: sigma * x, x, ptr, 0, 1, n,
+            "milstein", noise=kind, sense=sense, seed=6, gradient="adjoint", params=(mu, sigma),
+        )  # fmt: skip
+        grads = torch.autograd.grad(end.sum(), (x, mu, sigma))
+    exact = torch.exp((mu - sigma**2 / 2 if sense == "ito" else mu) + sigma * w)
+    end, slope = x * exact, w - sigma if sense == "ito" else w
+    expected = (exact, end.sum(), (slope * end).sum())
+    errors = [float((a - b).abs().mean() / b.abs().mean()) for a, b in zip(grads, expected, strict=True)]
+    assert max(errors) < 0.02, errors
 
 
 def test_the_adjoint_nears_the_gradient_through_the_steps():
@@ -272,7 +268,7 @@ def test_the_adjoint_nears_the_gradient_through_the_steps():
 
     f = Field()
     gaps = []
-    for steps in (50, 200):
+    for steps in (25, 100):
         grads = []
         for gradient in ("steps", "adjoint"):
             with torch.enable_grad():
@@ -283,7 +279,7 @@ def test_the_adjoint_nears_the_gradient_through_the_steps():
                 grads.append(torch.autograd.grad(end.square().sum(), (x, *layer.parameters())))
         assert torch.equal(grads[1][0][keep], 2 * x.detach()[keep]) or not keep.any()
         gaps.append(max(float((a - b).norm() / a.norm()) for a, b in zip(*grads, strict=True)))
-    assert gaps[1] < 0.02 and gaps[1] < gaps[0] / 2, gaps
+    assert gaps[1] < 0.04 and gaps[1] < gaps[0] / 2, gaps
 
 
 def test_memory_of_checkpointed_gradients():
@@ -350,7 +346,7 @@ def explodes(t, x):
 def test_what_is_not_finite_is_named(grad):
     x = torch.full((11, 2), 0.1)
     x[10] = 4.0
-    with torch.set_grad_enabled(grad), pytest.raises(GraphgenError, match=r"step 2, t = 0\.0?4*, graphs 12:"):
+    with torch.set_grad_enabled(grad), pytest.raises(GraphgenError, match=r"step 3, t = 0\.06, graphs 12:"):
         sdeint(explodes, 0.0, x.requires_grad_(grad), PTR, 0, 1, 50, graph_ids=IDS)
 
 
@@ -394,7 +390,7 @@ def test_a_million_steps_do_not_grow():
     x = torch.zeros(1, 1)
     ptr = torch.tensor([0, 1])
     peaks = []
-    for steps in (1_000, 20_000):
+    for steps in (1_000, 10_000):
         tracemalloc.start()
         sdeint(lambda t, x: x, 0.1, x, ptr, 0, 1e-3, steps)
         peaks.append(tracemalloc.get_traced_memory()[1])
