@@ -65,7 +65,8 @@ static void step_pairs(const Affine<S>& affine, int terms, const Batch& batch, i
   int64_t feature = first % features;
   for (int k = 0; k < count; ++k) {
     affine.step(terms, true, start + pair.row(n) * features + feature, graph, noise[k], batch.step);
-    if (pair.i != pair.j) affine.step(terms, true, start + pair.mirrored_row(n) * features + feature, graph, noise[k], batch.step);
+    if (pair.i != pair.j)
+      affine.step(terms, true, start + pair.mirrored_row(n) * features + feature, graph, noise[k], batch.step);
     if (++feature < features) continue;
     feature = 0;
     if (++pair.j > pair.i) pair = {pair.i + 1, 0};

@@ -42,7 +42,9 @@ def solve_with_adjoint(
     if sense == "ito" and noise == "general":
         raise ValueError("sdeint: the adjoint of general noise is there for sense='stratonovich'; or gradient='steps'")
     parts = parts_of(state)
-    found = {id(p): p for one in (f, g) if isinstance(one, torch.nn.Module) for p in one.parameters()}
+    found: dict[int, Tensor] = {
+        id(p): p for one in (f, g) if isinstance(one, torch.nn.Module) for p in one.parameters()
+    }
     found |= {id(p): p for p in params}
     learned = [p for p in found.values() if p.requires_grad]
     moving = [None if keep is None else _rows(~one) for one in (parts if keep is None else parts_of(keep))]

@@ -104,11 +104,13 @@ class Equation:
         """``x + sum of coefficient * slope + g dw_k``."""
         moved = []
         for p, step in enumerate(self.steps):
-            terms, coefficients = [x[p]], [1.0]
+            terms: list[Tensor] = [x[p]]
+            coefficients: list[PerGraph] = [1.0]
             for slope, coefficient in slopes:
                 terms.append(slope[p])
                 coefficients.append(coefficient)
-            noise, array = 0.0, None
+            noise: PerGraph = 0.0
+            array: Tensor | None = None
             if g is not None:
                 noise, array = self._noise(k, g[p], p, terms, coefficients)
             while len(terms) > MAX_TERMS:

@@ -63,10 +63,10 @@ def _milstein(
     xi = eq.normals(k)
     moved = []
     for p, step in enumerate(eq.steps):
-        of_g, of_slope = eq.weighed(g[p], xi[p]), eq.weighed(slope[p], (xi[p] * xi[p] - mean) * 0.5)
-        terms, coefficients = zip(of_g, of_slope, strict=True)
+        first, size = eq.weighed(g[p], xi[p])
+        second, size_of_slope = eq.weighed(slope[p], (xi[p] * xi[p] - mean) * 0.5)
         target = None if out is None else out[p]
-        moved.append(step(k, (x[p], f[p], *terms), (1.0, eq.h, *coefficients), out=target))
+        moved.append(step(k, (x[p], f[p], first, second), (1.0, eq.h, size, size_of_slope), out=target))
     return tuple(moved)
 
 
@@ -86,13 +86,13 @@ def srk_additive(eq: Equation, k: int, at: int, x: Parts, out: Parts | None) -> 
     f_there = eq.drift(eq.clock(at, 0.75), tuple(there))
     moved = []
     for p, step in enumerate(eq.steps):
-        parts = [eq.weighed(g_end[p], xi[p] - area[p]), eq.weighed(g[p], area[p])]
-        terms, coefficients = zip(*parts, strict=True)
+        first, size = eq.weighed(g_end[p], xi[p] - area[p])
+        second, size_of_area = eq.weighed(g[p], area[p])
         moved.append(
             step(
                 k,
-                (x[p], f[p], f_there[p], *terms),
-                (1.0, eq.h / 3, eq.h * (2 / 3), *coefficients),
+                (x[p], f[p], f_there[p], first, second),
+                (1.0, eq.h / 3, eq.h * (2 / 3), size, size_of_area),
                 out=None if out is None else out[p],
             )
         )
@@ -153,8 +153,8 @@ def srk_diagonal(eq: Equation, k: int, at: int, x: Parts, out: Parts | None) -> 
     for p, step in enumerate(eq.steps):
         terms, coefficients = [x[p], *(slope[p] for slope in f)], [1.0, *(eq.h * alpha for alpha in _ALPHA)]
         for stage in range(4):
-            weight = sum(beta[stage] * integral for beta, integral in zip(_BETA, integrals[p], strict=True))
-            term, root = eq.weighed(g[stage][p], weight)
+            parts = [beta[stage] * integral for beta, integral in zip(_BETA, integrals[p], strict=True)]
+            term, root = eq.weighed(g[stage][p], sum(parts[1:], parts[0]))
             terms.append(term)
             coefficients.append(root)
         moved.append(step(k, terms, coefficients, out=None if out is None else out[p]))

@@ -62,7 +62,7 @@ def sdeint(
             "euler"     1/2 (additive: 1) and 1   Ito
             "milstein"  1 and 1                   either; not general noise
             "heun"      1 and 1                   Stratonovich (general: noise that commutes; else 1/2)
-            "srk"       3/2 and 2                 Ito; not general noise; 3 drifts and 4 diffusions (additive: 2 and 2)
+            "srk"       3/2 and 3/2 (additive: 2) Ito; not general noise; 3 drifts and 4 diffusions (additive: 2 and 2)
         noise: "diagonal": g is a number, [B] or [N, F], a Brownian motion for each number of the state; beyond "euler"
             and "heun", every number's g must depend on that number alone. "additive": the same, where g does not depend
             on the state. "scalar": g is [N, F], one motion for a graph. "general": g is [N, F, M], M motions for a

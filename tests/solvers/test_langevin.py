@@ -46,7 +46,7 @@ def is_the_mixture(x, std=STD):
 def test_langevin_is_stationary_on_a_mixture_of_normals():
     count = 20_000
     ptr = torch.tensor([0, count])
-    x = langevin(mixture_score, torch.zeros(count, 1, dtype=WIDE), ptr, 0.04, 250, seed=1)
+    x = langevin(mixture_score, torch.zeros(count, 1, dtype=WIDE), ptr, 0.02, 500, seed=1)
     is_the_mixture(x)
     # At another temperature it is another density: of a normal, of another variance.
     x = langevin(lambda x: -x, torch.zeros(count, 1, dtype=WIDE), ptr, 0.02, 300, temperature=0.25, seed=1)
@@ -55,15 +55,15 @@ def test_langevin_is_stationary_on_a_mixture_of_normals():
 
 
 def test_annealed_langevin_samples_a_mixture_of_normals():
-    count = 10_000
+    count = 5_000
     ptr, sigmas = torch.tensor([0, count]), [3.0, 1.5, 0.8, 0.4, 0.2]
 
     def score(sigma, x):
         return mixture_score(x, math.sqrt(STD**2 + float(sigma[0]) ** 2))
 
-    x = annealed_langevin(score, 3 * randn(count, 1, seed=1), ptr, sigmas, 0.006, 150, seed=2)
+    x = annealed_langevin(score, 3 * randn(count, 1, seed=1), ptr, sigmas, 0.006, 100, seed=2)
     is_the_mixture(x, math.sqrt(STD**2 + 0.2**2))
-    again = annealed_langevin(score, 3 * randn(count, 1, seed=1), ptr, sigmas, 0.006, 150, seed=2, denoise=True)
+    again = annealed_langevin(score, 3 * randn(count, 1, seed=1), ptr, sigmas, 0.006, 100, seed=2, denoise=True)
     torch.testing.assert_close(again, x + 0.04 * score(torch.tensor([0.2]), x))
 
 

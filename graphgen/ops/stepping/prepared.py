@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,10 +95,12 @@ class PreparedStep:
             return result
         # Few of Python's calls: on small molecules they are what a step costs.
         shape, dtype = self.shape, self.dtype
-        arrays, numbers, scales = [], self._none[len(terms)], coefficients
+        arrays: list[int] = []
+        numbers: Sequence[int] = self._none[len(terms)]
+        scales: Sequence[PerGraph] = coefficients
         if len(coefficients) != len(terms):
             raise ValueError(f"a step takes as many coefficients as arrays, got {len(coefficients)} and {len(terms)}")
-        held = None  # what must live until the call
+        held: Any = None  # what must live until the call
         for term in terms:
             if term.shape != shape or term.dtype is not dtype:
                 raise ValueError(f"arrays of a step differ: {list(shape)} {dtype}, got {list(term.shape)} {term.dtype}")
