@@ -12,7 +12,7 @@ from graphgen import ops
 from graphgen.ops.noise import Stream
 from graphgen.ops.stepping import VE, VP, PreparedStep
 from graphgen.ops.stepping._affine import MAX_TERMS, PerGraph
-from graphgen.solvers._parts import Clock, Parts, State, like, parts_of
+from graphgen.solvers._parts import Clock, Parts, State
 
 Field = Callable[[Tensor, Any], Any]  # (t [B], state) -> one tensor per part
 Diffusion = Field | PerGraph | VP | VE | tuple[PerGraph, ...]
@@ -21,12 +21,14 @@ KINDS = ("diagonal", "additive", "scalar", "general")
 _AREAS = {Stream.STEP: Stream.AREA, Stream.PAIR_STEP: Stream.PAIR_AREA}
 
 
-def _field_of(g: Diffusion, count: int) -> Field:
+def _field_of(g: Diffusion, state: State) -> Field:
+    """As f is."""
     if isinstance(g, VP | VE):
-        return lambda t, x: (g.diffusion(t),) * count
+        sde = g
+        return lambda t, x: (sde.diffusion(t),) * len(x) if isinstance(x, tuple) else sde.diffusion(t)
     if callable(g):
         return g
-    sizes = g if isinstance(g, tuple) else (g,) * count
+    sizes = (g,) * len(state) if isinstance(state, tuple) and not isinstance(g, tuple) else g
     return lambda t, x: sizes
 
 
@@ -40,19 +42,19 @@ class Equation:
     def __init__(
         self, f: Field, g: Diffusion, kind: str, state: State, steps: tuple[PreparedStep, ...], clock: Clock
     ) -> None:
-        self.f, self.g, self.steps, self.clock, self.state = f, _field_of(g, len(steps)), steps, clock, state
+        self.f, self.g, self.steps, self.clock = f, _field_of(g, state), steps, clock
+        self.many = isinstance(state, tuple)
         self.shared = kind in ("scalar", "general")
         self.h, self.root = clock.h, clock.root
         self._motions = torch.arange(steps[0].graphs + 1, device=steps[0].broken.device) if self.shared else None
         self._drawn: tuple[int, Tensor] | None = None
 
     def drift(self, t: Tensor, x: Parts) -> Parts:
-        return parts_of(self.f(t, like(x, self.state)))
+        return self.f(t, x) if self.many else (self.f(t, x[0]),)
 
     def diffusion(self, t: Tensor, x: Parts) -> tuple[PerGraph, ...]:
         """Of every part a number, [B], [N, F] or [N, F, M]."""
-        value = self.g(t, like(x, self.state))
-        return value if isinstance(value, tuple) else (value,)
+        return self.g(t, x) if self.many else (self.g(t, x[0]),)
 
     def arrays(self, g: Sequence[PerGraph], x: Parts) -> Parts:
         """[N, F] each."""

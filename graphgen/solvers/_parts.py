@@ -79,20 +79,18 @@ class Clock:
         self._start, self._step = start, (end - start) / max(steps, 1)
         self.h: PerGraph = self._step if self._step.dim() else self._step.item()
         self.root: PerGraph = self.h.abs().sqrt() if isinstance(self.h, Tensor) else math.sqrt(abs(self.h))
-        self._block = min(steps, _BLOCK)
+        self._block = max(1, min(steps, _BLOCK))
         self._blocks: dict[float, tuple[int, tuple[Tensor, ...]]] = {}
 
     def __call__(self, step: int, node: float = 0.0) -> Tensor:
         """The time of every graph a share `node` of the way through a step."""
-        block, place = divmod(step, self._block)
         held = self._blocks.get(node)
-        if held is None or held[0] != block:
-            first = block * self._block
+        if held is None or not 0 <= step - held[0] < self._block:
+            first = step - step % self._block
             at = node + torch.arange(first, first + self._block, dtype=torch.float64, device=self._start.device)
             times = (self._start + at.unsqueeze(1) * self._step).to(self._dtype)
-            held = block, times.expand(self._block, self._graphs).unbind(0)
-            self._blocks[node] = held
-        return held[1][place]
+            held = self._blocks[node] = first, times.expand(self._block, self._graphs).unbind(0)
+        return held[1][step - held[0]]
 
 
 class Watch:
