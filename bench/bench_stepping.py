@@ -59,6 +59,28 @@ def torchsde_step(x: torch.Tensor, drift: torch.Tensor):
     return step, ""
 
 
+def torchsde_solve(x: torch.Tensor, drift: torch.Tensor):
+    """torchsde's own solve, of given span."""
+    import torchsde
+
+    class Given(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def f(self, t, y):
+            return drift
+
+        def g(self, t, y):
+            return size
+
+    size, sde = torch.full_like(x, SIZE), Given()
+
+    def solve(span: float) -> None:
+        with torch.no_grad():
+            torchsde.sdeint(sde, x, torch.tensor([0.0, span]), method="euler", dt=span / STEPS)
+
+    return solve
+
+
 def cases_at(count: int, features: int, device: str) -> list[Case]:
     ptr = NODES * torch.arange(count + 1, device=device)
     x, drift, diffusion = (torch.randn(NODES * count, features, device=device) for _ in range(3))
@@ -107,7 +129,9 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
 
     solvers = {"graphgen": solve, "graphgen, ten times the span": lambda: solve(10.0), "in-place loop": loop}
     if sde_step is not None:
-        solvers["torchsde"] = lambda: [sde_step() for _ in range(STEPS)]
+        solvers["torchsde's steps"] = lambda: [sde_step() for _ in range(STEPS)]
+        theirs = torchsde_solve(x.view(count, -1), drift.view(count, -1))
+        solvers |= {"torchsde": lambda: theirs(1.0), "torchsde, ten times the span": lambda: theirs(10.0)}
     cases = {
         "euler_maruyama_step": (euler, 4),
         f"sdeint, {STEPS} Euler steps": (solvers, 4 * STEPS),
