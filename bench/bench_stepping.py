@@ -3,11 +3,12 @@
     python bench/bench_stepping.py [--device cuda] [--threads 1] [--json out.json]
 
 A state of (128, 45) is 128 molecules of 9 atoms with 5 features. Drift and diffusion are given, so that a step alone is
-timed. The in-place loop is the best torch has: no allocation but its noise's.
+timed. The in-place loop is the best torch has: nothing is allocated.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 
@@ -16,10 +17,11 @@ from _bench import NODES, Case, arguments, run
 
 from graphgen import ops
 from graphgen.ops import reference
-from graphgen.ops.stepping import DOPRI5, VP
+from graphgen.ops.stepping import DOPRI5, VP, PreparedStep
+from graphgen.solvers import sdeint
 
 SIZES = [(128, 5), (128, 38), (1024, 64), (1, 5)]  # molecules, features
-DT, SIZE = 0.01, 0.5
+DT, SIZE, STEPS = 0.01, 0.5, 100
 
 
 def torchsde_step(x: torch.Tensor, drift: torch.Tensor):
@@ -57,6 +59,28 @@ def torchsde_step(x: torch.Tensor, drift: torch.Tensor):
     return step, ""
 
 
+def torchsde_solve(x: torch.Tensor, drift: torch.Tensor):
+    """torchsde's own solve, of given span."""
+    import torchsde
+
+    class Given(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def f(self, t, y):
+            return drift
+
+        def g(self, t, y):
+            return size
+
+    size, sde = torch.full_like(x, SIZE), Given()
+
+    def solve(span: float) -> None:
+        with torch.no_grad():
+            torchsde.sdeint(sde, x, torch.tensor([0.0, span]), method="euler", dt=span / STEPS)
+
+    return solve
+
+
 def cases_at(count: int, features: int, device: str) -> list[Case]:
     ptr = NODES * torch.arange(count + 1, device=device)
     x, drift, diffusion = (torch.randn(NODES * count, features, device=device) for _ in range(3))
@@ -81,17 +105,36 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
         tolerance = 1e-4 + 1e-4 * torch.maximum(x.abs(), result.abs())
         return (error / tolerance).view(count, -1).square().mean(1).sqrt()
 
+    with torch.no_grad():
+        prepared, numbers, noise = PreparedStep(x, ptr, seed=1), itertools.count(), torch.empty_like(x)
     euler = {
+        "prepared": lambda: prepared(next(numbers), (x, drift), (1.0, DT), scale, None, out),
         "graphgen": lambda: ops.euler_maruyama_step(x, drift, DT, SIZE, **fused),
-        "in-place loop": lambda: state.add_(drift, alpha=DT).add_(torch.randn_like(state), alpha=scale),
+        "in-place loop": lambda: state.add_(drift, alpha=DT).add_(noise.normal_(), alpha=scale),
         "plain torch": lambda: x + drift * DT + scale * torch.randn_like(x),
         "reference": lambda: reference.euler_maruyama_step(x, drift, DT, SIZE, ptr=ptr, seed=1),
     }
     if sde_step is not None:
         euler["torchsde"] = sde_step
     weights = (DOPRI5.b, DOPRI5.error)
+
+    def solve(span: float = 1.0) -> None:
+        with torch.no_grad():
+            sdeint(lambda t, x: drift, SIZE, x, ptr, 0.0, span, STEPS, seed=1)
+
+    def loop() -> None:
+        with torch.no_grad():
+            for _ in range(STEPS):
+                state.add_(drift, alpha=DT).add_(noise.normal_(), alpha=scale)
+
+    solvers = {"graphgen": solve, "graphgen, ten times the span": lambda: solve(10.0), "in-place loop": loop}
+    if sde_step is not None:
+        solvers["torchsde's steps"] = lambda: [sde_step() for _ in range(STEPS)]
+        theirs = torchsde_solve(x.view(count, -1), drift.view(count, -1))
+        solvers |= {"torchsde": lambda: theirs(1.0), "torchsde, ten times the span": lambda: theirs(10.0)}
     cases = {
         "euler_maruyama_step": (euler, 4),
+        f"sdeint, {STEPS} Euler steps": (solvers, 4 * STEPS),
         "euler_maruyama_step, new output": (
             {"graphgen": lambda: ops.euler_maruyama_step(x, drift, DT, SIZE, ptr=ptr, seed=1)}
             | {"plain torch": euler["plain torch"]},

@@ -412,6 +412,7 @@ gg_status gg_noise(const gg_noise_params* params, const gg_place* place);
 // A solver step. For every element e of graph g, with standard normal noise xi:
 //   out[e] = sum over k of scale[k] coefficient[k][g] term[k][e] + amplitude_scale amplitude[g] diffusion[e] xi[e],
 // added in this order, every operation rounded; or term[0][e] where keep is set. out may be any of the terms.
+// broken[g] becomes the step's number where it is negative and out is not finite somewhere in graph g.
 #define GG_TERMS 8
 typedef struct {
   gg_graph_noise noise;
@@ -423,6 +424,7 @@ typedef struct {
   double amplitude_scale;
   const uint8_t* keep;  // [rows, keep_features], 0 or not; or null for 0
   void* out;            // [rows, features] dtype
+  int64_t* broken;      // [graphs], or null
   int64_t graphs, rows, features, keep_features;
   int32_t terms, noisy, dtype;
 } gg_affine_noise_step_params;

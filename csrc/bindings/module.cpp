@@ -535,8 +535,8 @@ PYBIND11_MODULE(_C, module) {
       [](Address ptr, Address graph_id, Address step_at, uint64_t seed, uint32_t number, uint32_t step, bool symmetric,
          const std::vector<Address>& terms, const std::vector<Address>& coefficients, const std::vector<double>& scales,
          bool noisy, Address diffusion, Address amplitude, double amplitude_scale, Address keep, int64_t keep_features,
-         Address result, int64_t graphs, int64_t rows, int64_t features, int dtype, int device, int threads,
-         Address stream) {
+         Address result, Address broken, int64_t graphs, int64_t rows, int64_t features, int dtype, int device,
+         int threads, Address stream) {
         gg_affine_noise_step_params p = affine_step(terms, coefficients, scales);
         p.noise = graph_noise(ptr, graph_id, step_at, seed, number, step, symmetric);
         p.noisy = noisy;
@@ -546,6 +546,7 @@ PYBIND11_MODULE(_C, module) {
         p.keep = static_cast<const uint8_t*>(in(keep));
         p.keep_features = keep_features;
         p.out = out(result);
+        p.broken = static_cast<int64_t*>(out(broken));
         p.graphs = graphs;
         p.rows = rows;
         p.features = features;

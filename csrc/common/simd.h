@@ -222,6 +222,13 @@ struct Tile {
     }
     return read(row, v);
   }
+  // The same lanes of a value, with 0 in those past the last feature.
+  Vector filled(Vector value) const {
+    if constexpr (!partly) return value;
+    typename RealTraits<Vector>::Integer lane{};
+    for (int k = 0; k < Simd<Storage>::lanes; ++k) lane[k] = k;
+    return lane < count ? value : Vector{};
+  }
   void write(Storage* row, int v, Vector value) const {
     if constexpr (partly) return store_partial(row + first, value, count);
     store(row + first + v * Simd<Storage>::lanes, value);

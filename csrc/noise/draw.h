@@ -21,7 +21,14 @@ struct SplitWords {
     const uint64v both = bit_cast<uint64v>(words);
     return {both, both >> 32};
   }
-  GG_MEMBER uint32v joined() const { return bit_cast<uint32v>((even & 0xffffffffull) | odd << 32); }
+  GG_MEMBER uint32v joined() const {
+#if GG_VECTOR_BYTES == 64 && defined(__x86_64__)
+    return bit_cast<uint32v>(
+        _mm512_mask_shuffle_epi32(bit_cast<__m512i>(even), 0xaaaa, bit_cast<__m512i>(odd), _MM_PERM_CCAA));
+#else
+    return bit_cast<uint32v>((even & 0xffffffffull) | odd << 32);
+#endif
+  }
 };
 GG_HD SplitWords operator^(SplitWords a, SplitWords b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
 GG_HD SplitWords operator^(SplitWords a, uint32_t key) { return {a.even ^ uint64_t{key}, a.odd ^ uint64_t{key}}; }
@@ -53,6 +60,17 @@ template <>
 struct Lanes<uint32v> {
   using Real = floatv;
   static GG_MEMBER floatv from_signed(uint32v bits) { return __builtin_convertvector(bit_cast<int32v>(bits), floatv); }
+  static GG_MEMBER floatv from_unsigned(uint32v words) {
+#if defined(__SSE2__) && !defined(__AVX512F__)
+    // Both halves convert exactly, so the sum is rounded once.
+    return from_signed(words >> 16) * 65536.0f + from_signed(words & 0xffffu);
+#else
+    return __builtin_convertvector(words, floatv);
+#endif
+  }
+  static GG_MEMBER uint32v shift_signed(uint32v bits, int places) {
+    return bit_cast<uint32v>(bit_cast<int32v>(bits) >> places);
+  }
   static GG_MEMBER floatv square_root(floatv x) {
     for (int lane = 0; lane < GG_VECTOR_BYTES / 4; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
     return x;

@@ -32,8 +32,13 @@ struct Lanes<uint32_t> {
     high = static_cast<uint32_t>(product >> 32);
     low = static_cast<uint32_t>(product);
   }
-  // The bits of an int32 to float, rounded to nearest.
+  // The bits of an int32 to float, and a uint32, rounded to nearest.
   static GG_MEMBER float from_signed(uint32_t bits) { return static_cast<float>(static_cast<int32_t>(bits)); }
+  static GG_MEMBER float from_unsigned(uint32_t word) { return static_cast<float>(word); }
+  // The bits of an int32 over 2^places, rounded down.
+  static GG_MEMBER uint32_t shift_signed(uint32_t bits, int places) {
+    return static_cast<uint32_t>(static_cast<int32_t>(bits) >> places);
+  }
   static GG_MEMBER float square_root(float x) { return sqrtf(x); }
 };
 
@@ -59,12 +64,6 @@ GG_HD uint32_t last_counter_word(uint32_t stream, int64_t graph_id) {
 }
 
 template <class Words, class Real = typename Lanes<Words>::Real>
-GG_HD Real unsigned_to_real(Words words) {
-  // Both halves convert exactly, so the sum is rounded once.
-  return Lanes<Words>::from_signed(words >> 16) * 65536.0f + Lanes<Words>::from_signed(words & 0xffffu);
-}
-
-template <class Words, class Real = typename Lanes<Words>::Real>
 GG_HD Real uniform(Words word) {
   return Lanes<Words>::from_signed(word >> 8) * 5.9604644775390625e-8f;
 }
@@ -75,7 +74,7 @@ GG_HD Real log_unit(Real u) {
   const Words bits = bit_cast<Words>(u);
   // Mantissa in [sqrt(1/2), sqrt(2)): subtracting the bits of sqrt(1/2) moves the exponent's turn there.
   const Words shifted = bits - 0x3f3504f3u;
-  const Real e = Lanes<Words>::from_signed(shifted >> 23) - bit_cast<Real>((shifted >> 31) * 0x44000000u + Words{});
+  const Real e = Lanes<Words>::from_signed(Lanes<Words>::shift_signed(shifted, 23));
   const Real x = bit_cast<Real>((shifted & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
   const Real z = x * x;
   const double c[] = {7.0376836292e-2,  -1.1514610310e-1, 1.1676998740e-1,  -1.2420140846e-1, 1.4249322787e-1,
@@ -88,11 +87,12 @@ GG_HD Real log_unit(Real u) {
 
 template <class Words, class Real = typename Lanes<Words>::Real>
 GG_HD void box_muller(Words word0, Words word1, Real& first, Real& second) {
-  const Real u = unsigned_to_real(word0) * 2.3283064365386963e-10f + 1.1641532182693481e-10f;
+  const Real u = Lanes<Words>::from_unsigned(word0) * 2.3283064365386963e-10f + 1.1641532182693481e-10f;
   const Real radius = Lanes<Words>::square_root(log_unit<Words>(u) * -2.0f);
-  // word1 / 2^32 of a turn: the nearest quarter turn, and an angle in [-pi/4, pi/4] from it.
-  const Words quarter = (word1 + 0x20000000u) >> 30;
-  const Real angle = Lanes<Words>::from_signed(word1 - (quarter << 30)) * 1.4629180792671596e-9f;
+  // word1 / 2^32 of a turn: the nearest quarter turn, in the two highest bits, and an angle in [-pi/4, pi/4] from it,
+  // the other bits with their sign.
+  const Words turned = word1 + 0x20000000u;
+  const Real angle = Lanes<Words>::from_signed(word1 << 2) * (0.25f * 1.4629180792671596e-9f);
   const Real z = angle * angle;
   const double s[] = {-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1};
   const double c[] = {2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2};
@@ -100,11 +100,10 @@ GG_HD void box_muller(Words word0, Words word1, Real& first, Real& second) {
   const Real cosine = horner(z, c) * z * z - z * 0.5f + 1.0f;
   // Quarter turns swap and change signs: cos takes the sine at odd ones and is negative at 1 and 2, sin at 2
   // and 3.
-  const Words odd = (quarter & 1u) * 0xffffffffu, cosine_bits = bit_cast<Words>(cosine),
-              sine_bits = bit_cast<Words>(sine);
-  const Words along = (cosine_bits & ~odd) | (sine_bits & odd), across = (sine_bits & ~odd) | (cosine_bits & odd);
-  first = radius * bit_cast<Real>(along ^ (((quarter + 1u) & 2u) << 30));
-  second = radius * bit_cast<Real>(across ^ ((quarter & 2u) << 30));
+  const auto odd = (turned & 0x40000000u) != 0;
+  const Real along = odd ? sine : cosine, across = odd ? cosine : sine;
+  first = radius * bit_cast<Real>(bit_cast<Words>(along) ^ ((turned + 0x40000000u) & 0x80000000u));
+  second = radius * bit_cast<Real>(bit_cast<Words>(across) ^ (turned & 0x80000000u));
 }
 
 }  // namespace gg

@@ -59,10 +59,13 @@ struct Quads {
     return {graph, number < 0 ? 0 : number, low};
   }
 
+  __device__ __forceinline__ uint32_t step() const {
+    return noise.step + (noise.step_at ? static_cast<uint32_t>(*noise.step_at) : 0);
+  }
   __device__ __forceinline__ void words(int64_t graph, int64_t block, uint32_t (&words)[4]) const {
     const int64_t id = noise.graph_id ? static_cast<const int64_t*>(noise.graph_id)[graph] : graph;
     words[0] = static_cast<uint32_t>(block);
-    words[1] = noise.step + (noise.step_at ? static_cast<uint32_t>(*noise.step_at) : 0);
+    words[1] = step();
     words[2] = static_cast<uint32_t>(id);
     words[3] = last_counter_word(noise.stream, id);
     philox(words, noise.seed);

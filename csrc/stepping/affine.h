@@ -29,13 +29,15 @@ struct Affine {
   Real amplitude_scale;
   Keep<S> keep;
   S* out;
+  int64_t* broken;
 
   explicit Affine(const gg_affine_noise_step_params& p)
       : diffusion(static_cast<const S*>(p.diffusion)),
         amplitude(static_cast<const Real*>(p.amplitude)),
         amplitude_scale(static_cast<Real>(p.amplitude_scale)),
         keep{p.keep, p.features, p.keep_features},
-        out(static_cast<S*>(p.out)) {
+        out(static_cast<S*>(p.out)),
+        broken(p.broken) {
     for (int k = 0; k < GG_TERMS; ++k) {
       term[k] = static_cast<const S*>(p.term[k]);
       coefficient[k] = static_cast<const Real*>(p.coefficient[k]);
@@ -59,8 +61,8 @@ struct Affine {
     const Real factor = diffusion ? amplitude_of(graph) * load_scalar(diffusion + place) : amplitude_of(graph);
     return factor * static_cast<Real>(xi);
   }
-  // Without noise xi is not looked at.
-  GG_MEMBER void step(int terms, bool noisy, int64_t place, int64_t graph, float xi) const {
+  // Without noise xi is not looked at. `number` is the step's.
+  GG_MEMBER void step(int terms, bool noisy, int64_t place, int64_t graph, float xi, uint32_t number) const {
     if (keep(place)) {
       out[place] = term[0][place];
     } else if (!noisy) {
@@ -69,6 +71,14 @@ struct Affine {
       const Real noise = noise_of(place, graph, xi);
       store_scalar(out + place, terms > 0 ? drifted(terms, place, graph) + noise : noise);
     }
+    if (broken) {
+      const Real value = load_scalar(out + place);
+      if (value - value != Real(0)) mark(graph, number);
+    }
+  }
+  // Whoever comes first in a step, all write the same.
+  GG_MEMBER void mark(int64_t graph, uint32_t number) const {
+    if (broken[graph] < 0) broken[graph] = number;
   }
 };
 

@@ -26,7 +26,8 @@ GG_HD auto kept_at(const uint8_t* keep) {
 
 // Runs of a step. With keep given per row its features are written out, for reading with those of the state.
 template <class S, int terms>
-static void step_run(const Affine<S>& affine, int64_t graph, int64_t place, int count, const float* noise) {
+static void step_run(const Affine<S>& affine, const Batch& batch, int64_t graph, int64_t place, int count,
+                     const float* noise) {
   using Vector = typename Simd<S>::Vector;
   constexpr int lanes = Simd<S>::lanes;
   const Terms<S, terms> drift(affine, graph, place);
@@ -36,6 +37,7 @@ static void step_run(const Affine<S>& affine, int64_t graph, int64_t place, int 
   uint8_t keep[kRun + 64];
   if (affine.keep.at)
     for (int k = 0; k < count; ++k) keep[k] = affine.keep(place + k);
+  Vector zero{};  // unless something is not finite
   for_each_coarse_tile<S, 2>(count, [&](auto tile) {
     for (int v = 0; v < decltype(tile)::vectors; ++v) {
       const int64_t at = tile.first + v * lanes;
@@ -48,8 +50,10 @@ static void step_run(const Affine<S>& affine, int64_t graph, int64_t place, int 
       if constexpr (terms > 0)
         if (affine.keep.at) value = kept_at<S>(keep + at) ? tile.read(drift.at[0], v) : value;
       tile.write(out, v, value);
+      zero += tile.filled(value - value);
     }
   });
+  if (affine.broken && sum_of_lanes(zero) != 0) affine.mark(graph, batch.step);
 }
 
 // A run of unordered pairs: both orders take a step with the same noise.
@@ -60,8 +64,9 @@ static void step_pairs(const Affine<S>& affine, int terms, const Batch& batch, i
   Pair pair = Pair::at(first / features);
   int64_t feature = first % features;
   for (int k = 0; k < count; ++k) {
-    affine.step(terms, true, start + pair.row(n) * features + feature, graph, noise[k]);
-    if (pair.i != pair.j) affine.step(terms, true, start + pair.mirrored_row(n) * features + feature, graph, noise[k]);
+    affine.step(terms, true, start + pair.row(n) * features + feature, graph, noise[k], batch.step);
+    if (pair.i != pair.j)
+      affine.step(terms, true, start + pair.mirrored_row(n) * features + feature, graph, noise[k], batch.step);
     if (++feature < features) continue;
     feature = 0;
     if (++pair.j > pair.i) pair = {pair.i + 1, 0};
@@ -70,7 +75,7 @@ static void step_pairs(const Affine<S>& affine, int terms, const Batch& batch, i
 
 // Without noise and without numbers of their own, graphs are one run.
 static bool is_uniform(const gg_affine_noise_step_params& p) {
-  bool uniform = !p.noisy;
+  bool uniform = !p.noisy && !p.broken;
   for (int k = 0; k < p.terms; ++k) uniform = uniform && !p.coefficient[k];
   return uniform;
 }
@@ -83,12 +88,12 @@ void affine_noise_step(const gg_affine_noise_step_params& p, int threads) {
     with_terms(p.terms, [&](auto terms) {
       auto body = [&](int64_t begin, int64_t end) {
         auto step = [&](int64_t graph, int64_t first, int count, const float* noise) {
-          step_run<S, decltype(terms)::value>(affine, graph, batch.start(graph) + first, count, noise);
+          step_run<S, decltype(terms)::value>(affine, batch, graph, batch.start(graph) + first, count, noise);
         };
         if (is_uniform(p)) {
           const int64_t last = batch.start(end);
           for (int64_t at = batch.start(begin); at < last; at += kRun)
-            step_run<S, decltype(terms)::value>(affine, begin, at,
+            step_run<S, decltype(terms)::value>(affine, batch, begin, at,
                                                 static_cast<int>(last - at < kRun ? last - at : kRun), nullptr);
         } else if (!p.noisy) {
           for_each_plain_run(batch, begin, end, step);

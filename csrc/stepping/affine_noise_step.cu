@@ -20,7 +20,7 @@ struct Step {
     float element[4] = {};
     if (noisy) quads.normals(quad.graph, quad.number, element);
     runs[threadIdx.x / kWarp].each(quads, quad, element, [&](int64_t place, int64_t graph, float xi) {
-      affine.step(Terms < 0 ? terms : Terms, noisy, place, graph, xi);
+      affine.step(Terms < 0 ? terms : Terms, noisy, place, graph, xi, quads.step());
     });
   }
 };
@@ -44,9 +44,10 @@ struct PairStep {
       const int64_t number = quad.number * 4 + k, feature = number % quads.features;
       if (number >= numbers) break;
       const Pair pair = Pair::at(number / quads.features);
-      affine.step(terms, true, start + pair.row(n) * quads.features + feature, quad.graph, element[k]);
+      affine.step(terms, true, start + pair.row(n) * quads.features + feature, quad.graph, element[k], quads.step());
       if (pair.i != pair.j)
-        affine.step(terms, true, start + pair.mirrored_row(n) * quads.features + feature, quad.graph, element[k]);
+        affine.step(terms, true, start + pair.mirrored_row(n) * quads.features + feature, quad.graph, element[k],
+                    quads.step());
     }
   }
 };

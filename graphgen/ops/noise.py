@@ -35,6 +35,8 @@ class Stream(IntEnum):
     CORRECTOR = 7  # Langevin corrections of node features
     PAIR_STEP = 8  # steps of a solver on pair features
     PAIR_CORRECTOR = 9  # Langevin corrections of pair features
+    AREA = 12  # what a step's time integral of Brownian motion needs beside its increment, on node features
+    PAIR_AREA = 13  # the same on pair features
 
 
 def _draw(

@@ -10,7 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from graphgen import ops
 from graphgen.ops import reference
 from graphgen.ops.noise import Stream
-from graphgen.ops.stepping import TABLEAUS, VE, VP, SubVP
+from graphgen.ops.stepping import TABLEAUS, VE, VP, PreparedStep, SubVP
 from graphgen.ops.stepping._affine import _dot, _step, noise_of
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -141,6 +141,31 @@ def test_a_float16_state_gets_the_reference():
     result, norm = ops.rk_combine_with_error(x, [f], [1.0], [0.5], 0.1, ptr=PTR, atol=1e-2, rtol=1e-2)
     assert result.dtype == torch.float16 and norm.shape == (4,)
     assert ops.annealed_langevin_step(x, f, 0.1, ptr=PTR).dtype == torch.float16
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_prepared_step_is_the_step(dtype, grad):
+    x, f, g = (randn(11, 5, seed=s, dtype=dtype) for s in range(3))
+    keep = rand(11, 5, seed=4) < 0.3
+    sizes = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    with torch.set_grad_enabled(grad):
+        prepared = PreparedStep(x, PTR, seed=5, stream=3, graph_ids=IDS, keep=keep)
+        for terms, numbers, noise, array in (
+            ((x, f), (1.0, 0.1), 0.5, None),
+            ((x, f.t().contiguous().t(), g), (1.0, sizes, 0.2), sizes.double(), None),
+            ((x, f), (1.0, 1), 1, g.t().contiguous().t()),
+            ((x,), (0.5,), 0.0, None),
+        ):
+            options = dict(ptr=PTR, seed=5, stream=3, graph_ids=IDS, keep=keep, noise=noise, diffusion=array)
+            expected = ops.affine_noise_step(terms, numbers, step=7, **options)
+            assert torch.equal(prepared(7, terms, numbers, noise, array), expected)
+            assert torch.equal(prepared(7, terms, numbers, noise, array, torch.empty_like(x)), expected)
+        for terms, numbers in (((x, f), (1.0,)), ((x, f[:, :3]), (1.0, 1.0)), ((x, f), (1.0, sizes[:2]))):
+            with pytest.raises(ValueError):
+                prepared(7, terms, numbers)
+    with pytest.raises(ValueError, match="keep"):
+        PreparedStep(x, PTR, keep=keep[:3])
 
 
 # ---- noise ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Fused solver steps for a batch of graphs, with their noise made inside the kernel."""
 
 from graphgen.ops.stepping._affine import affine_noise_step
+from graphgen.ops.stepping.prepared import PreparedStep
 from graphgen.ops.stepping.runge_kutta import rk_combine, rk_combine_with_error
 from graphgen.ops.stepping.sdes import SDE, VE, VP, SubVP
 from graphgen.ops.stepping.steps import (
@@ -27,6 +28,7 @@ __all__ = [
     "TSIT5",
     "VE",
     "VP",
+    "PreparedStep",
     "SubVP",
     "Tableau",
     "affine_noise_step",

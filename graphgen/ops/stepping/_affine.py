@@ -130,6 +130,7 @@ def _run_step(
         0 if keep is None else keep.data_ptr(),
         _keep_features(keep),
         out.data_ptr(),
+        0,
         noise.ptr.shape[0] - 1,
         rows,
         features,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from graphgen.ops.noise import Stream
-from graphgen.ops.stepping._affine import PerGraph, affine_noise_step, noise_of, squared_norms
+from graphgen.ops.stepping._affine import Noise, PerGraph, affine_noise_step, noise_of, squared_norms
 from graphgen.ops.stepping.sdes import SDE, VE, VP, SubVP, root, wide
 
 
@@ -103,7 +103,7 @@ def _chain_beta(sde: VP, t: PerGraph, dt: PerGraph) -> PerGraph:
 Predictor = Literal["euler_maruyama", "reverse_diffusion", "ancestral"]
 
 
-def _reverse_coefficients(sde: SDE, predictor: str, t: PerGraph, dt: PerGraph) -> tuple[PerGraph, PerGraph, PerGraph]:
+def reverse_coefficients(sde: SDE, predictor: str, t: PerGraph, dt: PerGraph) -> tuple[PerGraph, PerGraph, PerGraph]:
     """Of x, of the score and of the noise."""
     if predictor == "ancestral" and isinstance(sde, SubVP):
         raise ValueError("reverse_sde_step: sub-VP has no ancestral predictor; use 'reverse_diffusion'")
@@ -154,7 +154,7 @@ def reverse_sde_step(
 
     Source: Song et al., ICLR 2021, appendices D to F (algorithms 2 to 4).
     """
-    of_x, of_score, of_noise = _reverse_coefficients(sde, predictor, t, dt)
+    of_x, of_score, of_noise = reverse_coefficients(sde, predictor, t, dt)
     return affine_noise_step((x, score), (of_x, of_score), noise=of_noise * noise_scale, **options)
 
 
@@ -229,6 +229,20 @@ def langevin_step(
     return affine_noise_step((x, score), (1.0, step_size), noise=root(size), **options)
 
 
+def corrector_coefficients(
+    score: Tensor, keep: Tensor | None, key: Noise, snr: float, alpha: PerGraph, noise_scale: float, norm: str
+) -> tuple[Tensor, PerGraph]:
+    """Of the score and of the noise."""
+    if norm not in ("graph", "batch"):
+        raise ValueError(f"norm: expected 'graph' or 'batch', got {norm!r}")
+    of_score, of_noise = squared_norms(score, keep, key)
+    if norm == "batch":
+        of_score, of_noise = (squares.sqrt().mean().square().expand(squares.shape) for squares in (of_score, of_noise))
+    ratio = of_noise / of_score.masked_fill(of_score == 0, torch.inf)
+    size = ratio * (2.0 * snr * snr * wide(alpha))
+    return size, (size * (2.0 * noise_scale * noise_scale)).sqrt() if noise_scale else 0.0
+
+
 def annealed_langevin_step(
     x: Tensor,
     score: Tensor,
@@ -253,8 +267,6 @@ def annealed_langevin_step(
 
     Source: Song et al., ICLR 2021, algorithms 4 and 5; GDSS (Jo et al., ICML 2022), algorithm 1.
     """
-    if norm not in ("graph", "batch"):
-        raise ValueError(f"norm: expected 'graph' or 'batch', got {norm!r}")
     options.setdefault("stream", Stream.PAIR_CORRECTOR if options.get("symmetric") else Stream.CORRECTOR)
     key = noise_of(
         options["ptr"],
@@ -264,10 +276,5 @@ def annealed_langevin_step(
         options.get("step", 0),
         options.get("symmetric", False),
     )
-    of_score, of_noise = squared_norms(score, options.get("keep"), key)
-    if norm == "batch":
-        of_score, of_noise = (squares.sqrt().mean().square().expand(squares.shape) for squares in (of_score, of_noise))
-    ratio = of_noise / of_score.masked_fill(of_score == 0, torch.inf)
-    size = ratio * (2.0 * snr * snr * wide(alpha))
-    noise = (size * (2.0 * noise_scale * noise_scale)).sqrt() if noise_scale else 0.0
+    size, noise = corrector_coefficients(score, options.get("keep"), key, snr, alpha, noise_scale, norm)
     return affine_noise_step((x, score), (1.0, size), noise=noise, **options)
