@@ -24,6 +24,7 @@
   DO(activate)            \
   DO(softmax)             \
   DO(noise)               \
+  DO(brownian)            \
   DO(affine_noise_step)   \
   DO(noise_dot)           \
   DO(embedded_step)       \

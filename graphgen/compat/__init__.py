@@ -15,7 +15,10 @@ from types import ModuleType
 from graphgen.errors import GraphgenError
 
 # The name a drop-in answers to, and the package that is it.
-_DROP_INS = {"torch_scatter": "graphgen.compat.torch_scatter"}
+_DROP_INS = {
+    "torch_scatter": "graphgen.compat.torch_scatter",
+    "torchsde": "graphgen.compat.torchsde",
+}
 
 
 def install(name: str) -> ModuleType:
@@ -25,7 +28,7 @@ def install(name: str) -> ModuleType:
     changes nothing.
 
     Args:
-        name: "torch_scatter".
+        name: "torch_scatter" or "torchsde".
 
     Returns:
         The drop-in.
@@ -43,7 +46,7 @@ def install(name: str) -> ModuleType:
             f"{name} itself is already imported (from {getattr(present, '__file__', 'memory')}): "
             f"call graphgen.compat.install({name!r}) before anything imports it"
         )
-    if "torch_geometric" in sys.modules:
+    if name == "torch_scatter" and "torch_geometric" in sys.modules:
         warnings.warn(
             f"torch_geometric is already imported and keeps to the {name} it found then, or to none: "
             f"call graphgen.compat.install({name!r}) first",

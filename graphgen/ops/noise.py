@@ -35,6 +35,8 @@ class Stream(IntEnum):
     CORRECTOR = 7  # Langevin corrections of node features
     PAIR_STEP = 8  # steps of a solver on pair features
     PAIR_CORRECTOR = 9  # Langevin corrections of pair features
+    BROWNIAN = 16  # Brownian motions as functions of time, on node features
+    BROWNIAN_KEY = 17  # not for elements: the seeds within a Brownian motion's cells, see csrc/noise/brownian.h
 
 
 def _draw(

@@ -1,0 +1,171 @@
+"""One step of each of torchsde's methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphgen.compat.torchsde._brownian import BaseBrownian, BrownianInterval
+from graphgen.compat.torchsde._sde import Problem
+from graphgen.compat.torchsde.settings import (
+    LEVY_AREA_APPROXIMATIONS,
+    METHOD_OPTIONS,
+    METHODS,
+    NOISE_TYPES,
+    SDE_TYPES,
+)
+from graphgen.ops import _native
+from graphgen.ops.stepping._affine import take_step
+
+Extra = tuple[Tensor, ...]
+
+
+class Stretch:
+    """The time of a step, and the noise in it."""
+
+    def __init__(self, bm: BaseBrownian, start: float, end: float, like: Tensor, slack: float) -> None:
+        self.bm, self.start, self.end, self.slack = bm, start, end, slack
+        self.dtype, self.device = like.dtype, like.device
+        self.dt = end - start
+
+    def time(self, part: float) -> Tensor:
+        """A time in it, from 0 to 1, as f and g are given it."""
+        at = self.end if part == 1 else self.start + part * self.dt
+        return torch.tensor(at, dtype=self.dtype, device=self.device)
+
+    def noise(self, **wanted: bool) -> Any:
+        """What a Brownian motion returns."""
+        if isinstance(self.bm, BrownianInterval):
+            return self.bm.between(self.start, self.end, self.slack, **wanted)
+        return self.bm(
+            *(torch.tensor(at, dtype=self.dtype, device=self.device) for at in (self.start, self.end)), **wanted
+        )
+
+
+def _euler(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    t = s.time(0)
+    key = s.bm.key_of_step(s.start, s.end, s.slack) if isinstance(s.bm, BrownianInterval) else None
+    if key is not None and p.is_plain and p.noise_type == NOISE_TYPES.diagonal and y.dtype in _native.DTYPES:
+        f, g = p.f_and_g(t, y)
+        rows = (key.ptr.shape[0] - 1, -1)
+        terms = [y.reshape(rows), f.reshape(rows)]
+        return take_step(terms, [1.0, s.dt], key, math.sqrt(s.dt), g.reshape(rows)).view(y.shape), ()
+    f, g_prod = p.f_and_g_prod(t, y, s.noise())
+    return y + f * s.dt + g_prod, ()
+
+
+def _milstein(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    if p.noise_type == NOISE_TYPES.additive:  # whose diffusion has no slope
+        return _euler(p, s, y, extra, options)
+    t, w = s.time(0), s.noise()
+    ito = p.sde_type == SDE_TYPES.ito
+    v = w.square() - s.dt if ito else w.square()
+    if options.get(METHOD_OPTIONS.grad_free):
+        f, g = p.f_and_g(t, y)
+        root = math.sqrt(s.dt)
+        near = y + p.squeezed(g) * root + (f * s.dt if ito else 0.0)
+        slope = p.prod(p.g(t, near) - g, v) / (2 * root)
+    else:
+        f = p.f(t, y)
+        g, slope = p.along_itself(t, y, 0.5 * v)
+    return y + f * s.dt + p.prod(g, w) + slope, ()
+
+
+def _midpoint(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    w = s.noise()
+    f, g_prod = p.f_and_g_prod(s.time(0), y, w)
+    middle = y + (0.5 * s.dt) * f + 0.5 * g_prod
+    f, g_prod = p.f_and_g_prod(s.time(0.5), middle, w)
+    return y + s.dt * f + g_prod, ()
+
+
+def _log_ode(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    w, area = s.noise(return_A=True)
+    f, g_prod = p.f_and_g_prod(s.time(0), y, w)
+    middle = y + (0.5 * s.dt) * f + 0.5 * g_prod
+    t = s.time(0.5)
+    f, g_prod = p.f_and_g_prod(t, middle, w)
+    return y + s.dt * f + g_prod + p.along_area(t, middle, area), ()
+
+
+def _heun(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    w = s.noise()
+    f, g_prod = p.f_and_g_prod(s.time(0), y, w)
+    f_end, g_prod_end = p.f_and_g_prod(s.time(1), y + s.dt * f + g_prod, w)
+    return y + 0.5 * (s.dt * (f + f_end) + g_prod + g_prod_end), ()
+
+
+def _euler_heun(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    w = s.noise()
+    f, g_prod = p.f_and_g_prod(s.time(0), y, w)
+    return y + s.dt * f + 0.5 * (g_prod + p.g_prod(s.time(1), y + g_prod, w)), ()
+
+
+def _reversible_heun(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    f, g, z = extra
+    w = s.noise()
+    z = 2 * y - z + f * s.dt + p.prod(g, w)
+    f_end, g_end = p.f_and_g(s.time(1), z)
+    return y + (f + f_end) * (0.5 * s.dt) + p.prod(g + g_end, 0.5 * w), (f_end, g_end, z)
+
+
+def _srk(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
+    """Strong order 1.5: SRA1 and SRI2 of Roessler, SIAM J. Numer. Anal. 48 (2010), tables 6.2 and 6.3."""
+    dt, root = s.dt, math.sqrt(s.dt)
+    w, u = s.noise(return_U=True)
+    u = u / dt
+    if p.noise_type == NOISE_TYPES.additive:
+        f = p.f(s.time(0), y)
+        f_late = p.f(s.time(0.75), y + (0.75 * dt) * f + p.g_prod(s.time(1), y, 1.5 * u))
+        return y + dt / 3 * (f + 2 * f_late) + p.g_prod(s.time(1), y, w - u) + p.g_prod(s.time(0), y, u), ()
+    quarter = s.time(0.25)
+    once = (w.square() - dt) * (0.5 / root)
+    twice = (w**3 - 3 * dt * w) / (6 * dt)
+    f0, g0 = p.f_and_g(s.time(0), y)
+    h0 = p.squeezed(g0)
+    f1 = p.f(s.time(1), y + dt * f0)
+    g1 = p.g(quarter, y + (0.25 * dt) * f0 - (0.5 * root) * h0)
+    h1 = p.squeezed(g1)
+    f2 = p.f(s.time(0.5), y + (0.25 * dt) * (f0 + f1) + (h0 + 0.5 * h1) * u)
+    g2 = p.g(s.time(1), y + dt * f0 + root * h0)
+    h2 = p.squeezed(g2)
+    g3 = p.g(quarter, y + (0.25 * dt) * f2 + root * (2 * h0 - h1 + 0.5 * h2))
+    y = y + dt / 6 * (f0 + f1 + 4 * f2)
+    y = y + p.prod(g0, once - w + 2 * (u - twice))
+    y = y + p.prod(g1, (4 * (w - once - u) + 5 * twice) / 3)
+    y = y + p.prod(g2, (2 * (w - u - twice) + once) / 3)
+    return y + p.prod(g3, twice), ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A step, and what it is for."""
+
+    step: Callable[[Problem, Stretch, Tensor, Extra, dict], tuple[Tensor, Extra]]
+    sde_types: tuple[str, ...]
+    noise_types: tuple[str, ...]
+    areas: tuple[str, ...]
+    area: str = LEVY_AREA_APPROXIMATIONS.none  # of a motion made for it
+
+
+_ITO, _STRATONOVICH = (SDE_TYPES.ito,), (SDE_TYPES.stratonovich,)
+_ALL, _ANY = tuple(NOISE_TYPES.all()), tuple(LEVY_AREA_APPROXIMATIONS.all())
+_COMMUTING = (NOISE_TYPES.additive, NOISE_TYPES.diagonal, NOISE_TYPES.scalar)
+_DAVIE, _FOSTER = LEVY_AREA_APPROXIMATIONS.davie, LEVY_AREA_APPROXIMATIONS.foster
+_SPACE_TIME = LEVY_AREA_APPROXIMATIONS.space_time
+
+TABLE = {
+    METHODS.euler: Method(_euler, _ITO, _ALL, _ANY),
+    METHODS.milstein: Method(_milstein, _ITO + _STRATONOVICH, _COMMUTING, _ANY),
+    METHODS.srk: Method(_srk, _ITO, _COMMUTING, (_SPACE_TIME, _DAVIE, _FOSTER), _SPACE_TIME),
+    METHODS.midpoint: Method(_midpoint, _STRATONOVICH, _ALL, _ANY),
+    METHODS.heun: Method(_heun, _STRATONOVICH, _ALL, _ANY),
+    METHODS.euler_heun: Method(_euler_heun, _STRATONOVICH, _ALL, _ANY),
+    METHODS.reversible_heun: Method(_reversible_heun, _STRATONOVICH, _ALL, _ANY),
+    METHODS.log_ode_midpoint: Method(_log_ode, _STRATONOVICH, _ALL, (_DAVIE, _FOSTER), _FOSTER),
+}
