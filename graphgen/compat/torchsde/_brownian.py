@@ -1,5 +1,7 @@
-"""Brownian motions as torchsde has them, on :func:`graphgen.ops.brownian_increment`: nothing is stored but what is asked
-to be met, and the same question has the same answer in any order."""
+"""Brownian motions as torchsde has them, on :func:`graphgen.ops.brownian_increment`.
+
+Nothing is stored but what a path is asked to meet, and a question has the same answer whatever came before it.
+"""
 
 from __future__ import annotations
 
@@ -282,7 +284,7 @@ class BrownianInterval(BaseBrownian):
         if return_A and self._has_area:
             assert u is not None
             area = self._area(start, end, w, u)
-        found = [w]
+        found: list[Tensor | None] = [w]
         if return_U:
             found.append(u if self._has_integral else None)
         if return_A:

@@ -69,7 +69,7 @@ def _milstein(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) ->
         f, g = p.f_and_g(t, y)
         root = math.sqrt(s.dt)
         near = y + p.squeezed(g) * root + (f * s.dt if ito else 0.0)
-        slope = p.prod(p.g(t, near) - g, v) / (2 * root)
+        slope: Tensor | float = p.prod(p.g(t, near) - g, v) / (2 * root)
     else:
         f = p.f(t, y)
         g, slope = p.along_itself(t, y, 0.5 * v)

@@ -107,12 +107,8 @@ def noise_size(parts: dict[str, Part], noise_type: str, t: Tensor, y: Tensor, bm
     return noises[0]
 
 
-def default_method(sde: Any) -> str:
-    return _DEFAULT[sde.sde_type].get(sde.noise_type, METHODS.srk)
-
-
 def chosen_method(name: str | None, sde: Any) -> tuple[str, Method]:
-    name = default_method(sde) if name is None else name
+    name = _DEFAULT[sde.sde_type].get(sde.noise_type, METHODS.srk) if name is None else name
     if name not in METHODS:
         raise ValueError(f"method: expected one of {METHODS}, got {name!r}")
     if name not in TABLE:
@@ -171,13 +167,11 @@ def sdeint(
     if logqp:
         parts = with_log_ratio(parts, sde.noise_type)
         y0 = torch.cat([y0, y0.new_zeros((y0.shape[0], 1))], 1)
-    if method is not None and method not in METHODS:
-        raise ValueError(f"method: expected one of {METHODS}, got {method!r}")
     ts = times_of(ts, y0)
     size = noise_size(parts, sde.noise_type, ts[0], y0, bm)
-    name, chosen = chosen_method(method, sde)
-    if adaptive and name == METHODS.euler and sde.noise_type != NOISE_TYPES.additive:
+    if adaptive and method == METHODS.euler and sde.noise_type != NOISE_TYPES.additive:
         warnings.warn("adaptive steps of Euler-Maruyama converge for additive noise only", stacklevel=2)
+    name, chosen = chosen_method(method, sde)
     check_no_grad(ts=ts, dt=dt, rtol=rtol, atol=atol, dt_min=dt_min)
     if bm is None:
         bm = BrownianInterval(
