@@ -60,10 +60,29 @@ def brownian_increment(
     Source: the law of (W, H) of halves given the whole: Foster, Lyons and Oberhauser, SIAM J. Numer. Anal. 58 (2020).
     """
     times = reference.check(ptr, features, start, end, seed, cell, depth, stream, graph_ids)
-    rows = int(ptr[-1])
+    ptr = ptr.long().contiguous()
+    graph_ids = None if graph_ids is None else graph_ids.long().contiguous()
+    return increment(ptr, graph_ids, int(ptr[-1]), features, *times, seed, cell, depth, stream, dtype, integral)
+
+
+def increment(
+    ptr: Tensor,
+    graph_ids: Tensor | None,
+    rows: int,
+    features: int,
+    start: float | Tensor,
+    end: float | Tensor,
+    seed: int,
+    cell: float,
+    depth: int,
+    stream: int,
+    dtype: torch.dtype,
+    integral: bool,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The same of arguments that have been looked at; a CUDA call does not wait."""
     out = torch.empty((rows, features), dtype=dtype, device=ptr.device)
     if not _native.runs(out):
-        both = reference.brownian_increment(
+        return reference.brownian_increment(
             ptr,
             features,
             start,
@@ -74,14 +93,12 @@ def brownian_increment(
             stream=stream,
             graph_ids=graph_ids,
             dtype=dtype,
-            integral=True,
+            integral=integral,
         )
-        return both if integral else both[0]
     area = torch.empty_like(out) if integral else None
-    ptr = ptr.long().contiguous()
-    graph_ids = None if graph_ids is None else graph_ids.long().contiguous()
-    arrays = [time.to(ptr.device, torch.float64).contiguous() if isinstance(time, Tensor) else None for time in times]
-    numbers = [0.0 if isinstance(time, Tensor) else float(time) for time in times]
+    arrays = [
+        time.to(ptr.device, torch.float64).contiguous() if isinstance(time, Tensor) else None for time in (start, end)
+    ]
     _native.call(
         _C.brownian,
         out,
@@ -91,12 +108,13 @@ def brownian_increment(
         stream,
         _native.address(arrays[0]),
         _native.address(arrays[1]),
-        *numbers,
+        0.0 if isinstance(start, Tensor) else start,
+        0.0 if isinstance(end, Tensor) else end,
         cell,
         depth,
         out.data_ptr(),
-        _native.address(area),
-        ptr.numel() - 1,
+        0 if area is None else area.data_ptr(),
+        ptr.shape[0] - 1,
         rows,
         features,
         _native.DTYPES[dtype],

@@ -19,8 +19,8 @@ from torch import Tensor
 from graphgen import ops
 from graphgen.compat.torchsde.settings import LEVY_AREA_APPROXIMATIONS
 from graphgen.ops import _native
+from graphgen.ops.brownian import increment
 from graphgen.ops.noise import Stream
-from graphgen.ops.stepping._affine import Noise
 
 _RESOLUTION = 26  # halvings of the whole interval, where no tolerance is given
 ROUGH = 2.0**-8  # of a cell: times in float32 are this near to its end if they are meant to be there
@@ -137,7 +137,7 @@ class BrownianInterval(BaseBrownian):
         self._levy_area_approximation = levy_area_approximation
         self._has_integral = levy_area_approximation != LEVY_AREA_APPROXIMATIONS.none
         self._has_area = levy_area_approximation in (LEVY_AREA_APPROXIMATIONS.davie, LEVY_AREA_APPROXIMATIONS.foster)
-        self._seed = int(self.entropy) % (1 << 64)
+        self.seed = int(self.entropy) % (1 << 64)
         self._cell = self.dt
         self._missing: tuple[Tensor | None, Tensor | None] | None = None if given else (None, None)
         self._met = (W, H)
@@ -152,8 +152,8 @@ class BrownianInterval(BaseBrownian):
         features = numel // rows if rows else 1
         if features < _FEW:
             rows, features = 1, numel
-        self._features = features
-        self._ptr = torch.arange(rows + 1, device=self._device)
+        self.rows, self.features = rows, features
+        self.ptr = torch.arange(rows + 1, device=self._device)
         self._drawn = self._dtype if self._dtype in _native.DTYPES else torch.float32
 
     def expect(self, dt: float) -> None:
@@ -179,33 +179,31 @@ class BrownianInterval(BaseBrownian):
     def _free(self, start: float, end: float, integral: bool, slack: float) -> tuple[Tensor, Tensor | None]:
         """Of the path that has not been asked to meet anything."""
         cell, depth = self._cells()
-        found = ops.brownian_increment(
-            self._ptr,
-            self._features,
+        found = increment(
+            self.ptr,
+            None,
+            self.rows,
+            self.features,
             self._since(start, cell, slack),
             self._since(end, cell, slack),
-            self._seed,
-            cell=cell,
-            depth=depth,
-            dtype=self._drawn,
-            integral=integral,
+            self.seed,
+            cell,
+            depth,
+            Stream.BROWNIAN,
+            self._drawn,
+            integral,
         )
         w, u = found if isinstance(found, tuple) else (found, None)
         w = w.view(self._size).to(self._dtype)
         return w, None if u is None else u.view(self._size).to(self._dtype)
 
-    def key_of_step(self, start: float, end: float, slack: float) -> Noise | None:
-        """What a fused step draws for this time, if that is a cell of a path that is asked to meet nothing."""
-        if self._met != (None, None) or self._cell is None or not self._cell:
+    def first_of_steps(self, start: float, dt: float) -> int | None:
+        """Which normals of the noise contract the step from `start` on draws, and each step after it the next; None if
+        steps of dt are no cells of this path, or it is asked to meet something."""
+        if self._met != (None, None) or self._cell != dt:
             return None
-        cell, depth = self._cells()
-        slack = max(slack, 2.0 ** -(12 + depth))
-        first, last = (start - self._start) / cell, (end - self._start) / cell
-        k = round(first)
-        if abs(first - k) > slack or abs(last - k - 1) > slack or not 0 <= k < 1 << 31:
-            return None
-        seed = self._seed - (1 << 64) if self._seed >> 63 else self._seed
-        return Noise(self._ptr, None, None, seed, Stream.BROWNIAN, k, False)
+        first = (start - self._start) / dt
+        return round(first) if abs(first - round(first)) < 1e-9 and first >= 0 else None
 
     def _misses(self) -> tuple[Tensor | None, Tensor | None]:
         """By how much the free path misses the W and the H it is asked to meet at the end."""
@@ -241,7 +239,7 @@ class BrownianInterval(BaseBrownian):
         if span == 0:
             return w.new_zeros((*w.shape, w.shape[-1]))
         h = u / span - w / 2
-        key = hashlib.blake2b(struct.pack("<Qdd", self._seed, start, end), digest_size=8).digest()
+        key = hashlib.blake2b(struct.pack("<Qdd", self.seed, start, end), digest_size=8).digest()
         shape = (*w.shape, w.shape[-1])
         noise = ops.normal(
             torch.tensor([0, math.prod(shape)], device=self._device),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphgen import _C
 from graphgen.compat.torchsde._brownian import BaseBrownian, BrownianInterval
 from graphgen.compat.torchsde._sde import Problem
 from graphgen.compat.torchsde.settings import (
@@ -20,7 +21,9 @@ from graphgen.compat.torchsde.settings import (
     SDE_TYPES,
 )
 from graphgen.ops import _native
-from graphgen.ops.stepping._affine import take_step
+from graphgen.ops._op import eager
+from graphgen.ops.noise import Stream
+from graphgen.ops.stepping._affine import Noise, take_step
 
 Extra = tuple[Tensor, ...]
 
@@ -48,15 +51,46 @@ class Stretch:
 
 
 def _euler(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
-    t = s.time(0)
-    key = s.bm.key_of_step(s.start, s.end, s.slack) if isinstance(s.bm, BrownianInterval) else None
-    if key is not None and p.is_plain and p.noise_type == NOISE_TYPES.diagonal and y.dtype in _native.DTYPES:
-        f, g = p.f_and_g(t, y)
-        rows = (key.ptr.shape[0] - 1, -1)
-        terms = [y.reshape(rows), f.reshape(rows)]
-        return take_step(terms, [1.0, s.dt], key, math.sqrt(s.dt), g.reshape(rows)).view(y.shape), ()
-    f, g_prod = p.f_and_g_prod(t, y, s.noise())
+    f, g_prod = p.f_and_g_prod(s.time(0), y, s.noise())
     return y + f * s.dt + g_prod, ()
+
+
+class FusedEuler:
+    """Euler-Maruyama steps of diagonal noise over the cells of a path: one pass, which makes the noise it adds."""
+
+    def __init__(self, problem: Problem, bm: BrownianInterval, first: int, dt: float) -> None:
+        self.problem, self.bm, self.first, self.dt, self.width = problem, bm, first, dt, math.sqrt(dt)
+        self.seed = bm.seed - (1 << 64) if bm.seed >> 63 else bm.seed
+
+    @staticmethod
+    def of(problem: Problem, method: Method, bm: BaseBrownian, y: Tensor, start: float, dt: float) -> FusedEuler | None:
+        """None where there is no such step."""
+        fits = method is TABLE[METHODS.euler] and problem.is_plain and problem.noise_type == NOISE_TYPES.diagonal
+        if not fits or not isinstance(bm, BrownianInterval) or not _native.runs(y) or tuple(y.shape) != bm.shape:
+            return None
+        first = bm.first_of_steps(start, dt)
+        return None if first is None else FusedEuler(problem, bm, first, dt)
+
+    def __call__(self, t: Tensor, y: Tensor, k: int) -> Tensor:
+        """Step k of the solve."""
+        f, g = self.problem.f_and_g(t, y)
+        bm, step = self.bm, self.first + k
+        same = y.dtype is f.dtype is g.dtype and y.shape == f.shape == g.shape
+        if not (same and eager(y, f, g) and y.is_contiguous() and f.is_contiguous() and g.is_contiguous()):
+            rows = (bm.rows, bm.features)
+            noise = Noise(bm.ptr, None, None, self.seed, Stream.BROWNIAN, step, False)
+            f, g = (x.to(y.dtype).expand(y.shape).reshape(rows) for x in (f, g))
+            return take_step([y.reshape(rows), f], [1.0, self.dt], noise, self.width, g).view(y.shape)
+        out = torch.empty_like(y)
+        _native.call(
+            _C.affine_noise_step,
+            y,
+            *(bm.ptr.data_ptr(), 0, 0, bm.seed, Stream.BROWNIAN, step, False),
+            *([y.data_ptr(), f.data_ptr()], [0, 0], [1.0, self.dt], True),
+            *(g.data_ptr(), 0, self.width, 0, 1, out.data_ptr()),
+            *(bm.ptr.shape[0] - 1, bm.rows, bm.features, _native.DTYPES[y.dtype]),
+        )
+        return out
 
 
 def _milstein(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:

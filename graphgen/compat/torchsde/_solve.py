@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active as transforming
 
 from graphgen.compat.torchsde._brownian import ROUGH, BaseBrownian, BrownianInterval
-from graphgen.compat.torchsde._methods import TABLE, Extra, Method, Stretch
+from graphgen.compat.torchsde._methods import TABLE, Extra, FusedEuler, Method, Stretch
 from graphgen.compat.torchsde._sde import Part, Problem, parts_of, with_log_ratio
 from graphgen.compat.torchsde.settings import METHODS, NOISE_TYPES, SDE_TYPES
 from graphgen.errors import GraphgenError
@@ -237,6 +237,8 @@ class _Loop:
             self.bm.expect(dt)
         begin, last = self.outputs[0], self.outputs[-1]
         close = min(self.close, dt / 4)
+        fused = FusedEuler.of(self.problem, self.method, self.bm, y, self.outputs[0], dt)
+        times: tuple[Tensor, ...] = ()
         count, now, before, y_before = 0, begin, begin, y
         sound = (0, begin, y, state)  # the last that was looked at
         ys = [y]
@@ -246,7 +248,12 @@ class _Loop:
                 after = begin + (count + 1) * dt
                 after = last if after > last - close else after
                 before, y_before = now, y
-                y, state = self.step(now, after, y, state)
+                if fused and after < last:
+                    if count % _CHECKED_EVERY == 0 or not times:
+                        times = self.times(begin, dt, count)
+                    y = fused(times[count % _CHECKED_EVERY], y, count)
+                else:
+                    y, state = self.step(now, after, y, state)
                 count, now = count + 1, after
                 if count % _CHECKED_EVERY == 0:
                     self.look(y, count, dt, sound)
@@ -258,6 +265,12 @@ class _Loop:
                 ys.append((1 - part) * y_before + part * y)
         self.look(y, count, dt, sound)
         return torch.stack(ys), state
+
+    def times(self, begin: float, dt: float, count: int) -> tuple[Tensor, ...]:
+        """Of the steps from `count` on, to the next look: one copy to the device."""
+        first = count - count % _CHECKED_EVERY
+        at = [begin + k * dt for k in range(first, first + _CHECKED_EVERY)]
+        return torch.tensor(at, dtype=self.like.dtype, device=self.like.device).unbind()
 
     def look(self, y: Tensor, count: int, dt: float, sound: tuple[int, float, Tensor, Extra]) -> None:
         """Find the step that a number stopped being one at, by taking them again from where all was well."""
