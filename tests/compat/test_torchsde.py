@@ -188,8 +188,8 @@ def test_a_fused_step_adds_the_increment_of_its_motion(dtype):
 def test_a_step_costs_the_same_over_any_span(span, monkeypatch):
     """100 steps are 99 fused ones and the last, which ends where ts does: torchsde's issue 109."""
     taken, asked = [], []
-    step, increment = _methods.FusedEuler.__call__, torchsde._brownian.increment
-    monkeypatch.setattr(_methods.FusedEuler, "__call__", lambda *args: taken.append(1) or step(*args))
+    step, increment = _methods.FusedSteps.__call__, torchsde._brownian.increment
+    monkeypatch.setattr(_methods.FusedSteps, "__call__", lambda *args: taken.append(1) or step(*args))
     monkeypatch.setattr(torchsde._brownian, "increment", lambda *args: asked.append(args[4:6]) or increment(*args))
     torchsde.sdeint(Geometric(-0.1, 0.2), torch.ones(4, 9), torch.tensor([0.0, span]), dt=span / 100, method="euler")
     assert len(taken) == 99 and len(asked) == 1

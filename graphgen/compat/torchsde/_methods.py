@@ -55,42 +55,76 @@ def _euler(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tu
     return y + f * s.dt + g_prod, ()
 
 
-class FusedEuler:
-    """Euler-Maruyama steps of diagonal noise over the cells of a path: one pass, which makes the noise it adds."""
+Times = tuple[Tensor, ...]  # the start of a step, its middle and its end
 
-    def __init__(self, problem: Problem, bm: BrownianInterval, first: int, dt: float) -> None:
-        self.problem, self.bm, self.first, self.dt, self.width = problem, bm, first, dt, math.sqrt(dt)
-        self.seed = bm.seed - (1 << 64) if bm.seed >> 63 else bm.seed
+
+class FusedSteps:
+    """Steps of diagonal noise over the cells of a path: one pass over the state each, or two, which make the noise they
+    add."""
+
+    def __init__(
+        self, problem: Problem, step: Callable[..., Tensor], bm: BrownianInterval, first: int, dt: float
+    ) -> None:
+        self.f_and_g, self.step = problem.f_and_g, step
+        self.bm, self.first, self.dt, self.width = bm, first, dt, math.sqrt(dt)
+        self.noise = Noise(bm.ptr, None, None, bm.seed - (bm.seed >> 63 << 64), Stream.BROWNIAN, 0, False)
 
     @staticmethod
-    def of(problem: Problem, method: Method, bm: BaseBrownian, y: Tensor, start: float, dt: float) -> FusedEuler | None:
-        """None where there is no such step."""
-        fits = method is TABLE[METHODS.euler] and problem.is_plain and problem.noise_type == NOISE_TYPES.diagonal
-        if not fits or not isinstance(bm, BrownianInterval) or not _native.runs(y) or tuple(y.shape) != bm.shape:
+    def of(problem: Problem, method: Method, bm: BaseBrownian, y: Tensor, start: float, dt: float) -> FusedSteps | None:
+        """None where there are no such steps."""
+        fits = problem.is_plain and problem.noise_type == NOISE_TYPES.diagonal
+        if (
+            method.fused is None
+            or not fits
+            or not isinstance(bm, BrownianInterval)
+            or not _native.runs(y)
+            or tuple(y.shape) != bm.shape
+        ):
             return None
         first = bm.first_of_steps(start, dt)
-        return None if first is None else FusedEuler(problem, bm, first, dt)
+        return None if first is None else FusedSteps(problem, method.fused, bm, first, dt)
 
-    def __call__(self, t: Tensor, y: Tensor, k: int) -> Tensor:
+    def __call__(self, times: Times, y: Tensor, k: int) -> Tensor:
         """Step k of the solve."""
-        f, g = self.problem.f_and_g(t, y)
-        bm, step = self.bm, self.first + k
-        same = y.dtype is f.dtype is g.dtype and y.shape == f.shape == g.shape
-        if not (same and eager(y, f, g) and y.is_contiguous() and f.is_contiguous() and g.is_contiguous()):
+        return self.step(self, times, y, self.first + k)
+
+    def add(self, k: int, terms: list[Tensor], factors: list[float], share: float, g: Tensor) -> Tensor:
+        """The terms, the first of them the state, times their factors, and a share of g times the increment k."""
+        y, bm = terms[0], self.bm
+        if any(x.dtype is not y.dtype or x.shape != y.shape for x in (*terms, g)):
+            terms, g = [x.to(y.dtype).expand(y.shape) for x in terms], g.to(y.dtype).expand(y.shape)
+        if not (eager(*terms, g) and g.is_contiguous() and all(x.is_contiguous() for x in terms)):
             rows = (bm.rows, bm.features)
-            noise = Noise(bm.ptr, None, None, self.seed, Stream.BROWNIAN, step, False)
-            f, g = (x.to(y.dtype).expand(y.shape).reshape(rows) for x in (f, g))
-            return take_step([y.reshape(rows), f], [1.0, self.dt], noise, self.width, g).view(y.shape)
+            terms = [x.reshape(rows) for x in terms]
+            width = share * self.width
+            return take_step(terms, factors, self.noise._replace(step=k), width, g.reshape(rows)).view(y.shape)
         out = torch.empty_like(y)
         _native.call(
             _C.affine_noise_step,
             y,
-            *(bm.ptr.data_ptr(), 0, 0, bm.seed, Stream.BROWNIAN, step, False),
-            *([y.data_ptr(), f.data_ptr()], [0, 0], [1.0, self.dt], True),
-            *(g.data_ptr(), 0, self.width, 0, 1, out.data_ptr()),
+            *(bm.ptr.data_ptr(), 0, 0, bm.seed, Stream.BROWNIAN, k, False),
+            *([x.data_ptr() for x in terms], [0] * len(terms), factors, True),
+            *(g.data_ptr(), 0, share * self.width, 0, 1, out.data_ptr()),
             *(bm.ptr.shape[0] - 1, bm.rows, bm.features, _native.DTYPES[y.dtype]),
         )
         return out
+
+
+def _fused_euler(fused: FusedSteps, times: Times, y: Tensor, k: int) -> Tensor:
+    f, g = fused.f_and_g(times[0], y)
+    return fused.add(k, [y, f], [1.0, fused.dt], 1.0, g)
+
+
+def _fused_heun(fused: FusedSteps, times: Times, y: Tensor, k: int) -> Tensor:
+    f, g = fused.f_and_g(times[0], y)
+    f_end, g_end = fused.f_and_g(times[2], fused.add(k, [y, f], [1.0, fused.dt], 1.0, g))
+    return fused.add(k, [y, f, f_end], [1.0, fused.dt / 2, fused.dt / 2], 0.5, g + g_end)
+
+
+def _fused_midpoint(fused: FusedSteps, times: Times, y: Tensor, k: int) -> Tensor:
+    f, g = fused.f_and_g(times[0], y)
+    f, g = fused.f_and_g(times[1], fused.add(k, [y, f], [1.0, fused.dt / 2], 0.5, g))
+    return fused.add(k, [y, f], [1.0, fused.dt], 1.0, g)
 
 
 def _milstein(p: Problem, s: Stretch, y: Tensor, extra: Extra, options: dict) -> tuple[Tensor, Extra]:
@@ -185,6 +219,7 @@ class Method:
     noise_types: tuple[str, ...]
     areas: tuple[str, ...]
     area: str = LEVY_AREA_APPROXIMATIONS.none  # of a motion made for it
+    fused: Callable[..., Tensor] | None = None  # see FusedSteps
 
 
 _ITO, _STRATONOVICH = (SDE_TYPES.ito,), (SDE_TYPES.stratonovich,)
@@ -194,11 +229,11 @@ _DAVIE, _FOSTER = LEVY_AREA_APPROXIMATIONS.davie, LEVY_AREA_APPROXIMATIONS.foste
 _SPACE_TIME = LEVY_AREA_APPROXIMATIONS.space_time
 
 TABLE = {
-    METHODS.euler: Method(_euler, _ITO, _ALL, _ANY),
+    METHODS.euler: Method(_euler, _ITO, _ALL, _ANY, fused=_fused_euler),
     METHODS.milstein: Method(_milstein, _ITO + _STRATONOVICH, _COMMUTING, _ANY),
     METHODS.srk: Method(_srk, _ITO, _COMMUTING, (_SPACE_TIME, _DAVIE, _FOSTER), _SPACE_TIME),
-    METHODS.midpoint: Method(_midpoint, _STRATONOVICH, _ALL, _ANY),
-    METHODS.heun: Method(_heun, _STRATONOVICH, _ALL, _ANY),
+    METHODS.midpoint: Method(_midpoint, _STRATONOVICH, _ALL, _ANY, fused=_fused_midpoint),
+    METHODS.heun: Method(_heun, _STRATONOVICH, _ALL, _ANY, fused=_fused_heun),
     METHODS.euler_heun: Method(_euler_heun, _STRATONOVICH, _ALL, _ANY),
     METHODS.reversible_heun: Method(_reversible_heun, _STRATONOVICH, _ALL, _ANY),
     METHODS.log_ode_midpoint: Method(_log_ode, _STRATONOVICH, _ALL, (_DAVIE, _FOSTER), _FOSTER),

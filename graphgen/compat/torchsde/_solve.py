@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._C import _are_functorch_transforms_active as transforming
 
 from graphgen.compat.torchsde._brownian import ROUGH, BaseBrownian, BrownianInterval
-from graphgen.compat.torchsde._methods import TABLE, Extra, FusedEuler, Method, Stretch
+from graphgen.compat.torchsde._methods import TABLE, Extra, FusedSteps, Method, Stretch
 from graphgen.compat.torchsde._sde import Part, Problem, parts_of, with_log_ratio
 from graphgen.compat.torchsde.settings import METHODS, NOISE_TYPES, SDE_TYPES
 from graphgen.errors import GraphgenError
@@ -237,7 +237,7 @@ class _Loop:
             self.bm.expect(dt)
         begin, last = self.outputs[0], self.outputs[-1]
         close = min(self.close, dt / 4)
-        fused = FusedEuler.of(self.problem, self.method, self.bm, y, self.outputs[0], dt)
+        fused = FusedSteps.of(self.problem, self.method, self.bm, y, self.outputs[0], dt)
         times: tuple[Tensor, ...] = ()
         count, now, before, y_before = 0, begin, begin, y
         sound = (0, begin, y, state)  # the last that was looked at
@@ -251,7 +251,8 @@ class _Loop:
                 if fused and after < last:
                     if count % _CHECKED_EVERY == 0 or not times:
                         times = self.times(begin, dt, count)
-                    y = fused(times[count % _CHECKED_EVERY], y, count)
+                    at = 2 * (count % _CHECKED_EVERY)
+                    y = fused(times[at : at + 3], y, count)
                 else:
                     y, state = self.step(now, after, y, state)
                 count, now = count + 1, after
@@ -267,9 +268,9 @@ class _Loop:
         return torch.stack(ys), state
 
     def times(self, begin: float, dt: float, count: int) -> tuple[Tensor, ...]:
-        """Of the steps from `count` on, to the next look: one copy to the device."""
-        first = count - count % _CHECKED_EVERY
-        at = [begin + k * dt for k in range(first, first + _CHECKED_EVERY)]
+        """Starts and middles of the steps from the last look to the next, by one copy to the device."""
+        first = 2 * (count - count % _CHECKED_EVERY)
+        at = [begin + k * (0.5 * dt) for k in range(first, first + 2 * _CHECKED_EVERY + 1)]
         return torch.tensor(at, dtype=self.like.dtype, device=self.like.device).unbind()
 
     def look(self, y: Tensor, count: int, dt: float, sound: tuple[int, float, Tensor, Extra]) -> None:
