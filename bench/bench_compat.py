@@ -1,4 +1,4 @@
-"""The calls of torch_scatter on the drop-in and on torch_scatter itself.
+"""The calls of torch_scatter and torchsde on the drop-ins and on the libraries themselves.
 
 python bench/bench_compat.py [--device cuda] [--threads 1] [--json out.json]
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphgen import GraphBatch
 from graphgen.compat import torch_scatter as drop_in
+from graphgen.compat import torchsde as sde_drop_in
 
 SEVERAL_PASSES = ("scatter_softmax", "scatter_logsumexp")
 
@@ -37,6 +38,56 @@ def calls(graph: GraphBatch, features: int) -> dict[str, tuple[Callable[..., Ten
     return found
 
 
+class GivenSDE(torch.nn.Module):
+    """Drift and diffusion that cost nothing, so that steps alone are timed."""
+
+    noise_type = "diagonal"
+
+    def __init__(self, y: Tensor, sde_type: str) -> None:
+        super().__init__()
+        self.sde_type = sde_type
+        self.drift, self.diffusion = torch.randn_like(y), torch.rand_like(y)
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.drift
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.diffusion
+
+
+SOLVES = [("euler", "ito"), ("milstein", "ito"), ("srk", "ito"), ("heun", "stratonovich"), ("midpoint", "stratonovich")]
+
+
+def sde_cases(device: str) -> list[Case]:
+    """Solves of 100 steps. torchsde's cost 100 times as much over [0, 1] as over [0, 10], its issue 109: those once."""
+    try:
+        import torchsde
+    except ImportError as error:
+        torchsde, missing = None, f"not installed ({error.__class__.__name__}); pip install torchsde"
+    cases = []
+    for batch, d in [(32, 3), (128, 45), (128, 342)]:
+        for method, sde_type in SOLVES:
+            for span in (10.0, 1.0) if (method, d) == ("euler", 45) else (10.0,):
+                y = torch.ones(batch, d, device=device)
+                sde, ts = GivenSDE(y, sde_type), torch.tensor([0.0, span], device=device)
+
+                def solve(library, sde=sde, y=y, ts=ts, method=method, dt=span / 100) -> Tensor:
+                    with torch.no_grad():
+                        return library.sdeint(sde, y, ts, method=method, dt=dt)
+
+                case = Case(
+                    f"sdeint {method} [0, {span:.0f}]",
+                    {"B": batch, "d": d},
+                    {"graphgen": lambda solve=solve: solve(sde_drop_in)},
+                )
+                if torchsde:
+                    case.candidates["torchsde"] = lambda solve=solve: solve(torchsde)
+                else:
+                    case.skipped = {"torchsde": missing}
+                cases.append(case)
+    return cases
+
+
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
     library, why = torch_scatter()
@@ -55,7 +106,7 @@ def main() -> None:
     for case in cases:
         if why:
             case.skipped = {**case.skipped, "torch_scatter": why}
-    run("compat", cases, chosen)
+    run("compat", cases + sde_cases(chosen.device), chosen)
 
 
 if __name__ == "__main__":

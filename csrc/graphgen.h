@@ -409,6 +409,23 @@ typedef struct {
 } gg_noise_params;
 gg_status gg_noise(const gg_noise_params* params, const gg_place* place);
 
+// Brownian motion as a function of time, see noise/brownian.h: for every element e of graph g
+//   out[e] = W(end) - W(start),  integral[e] = the integral of W(t) - W(start) over t from start to end.
+// Times may be in any order. The path depends on (seed, stream, graph id, e, cell, depth) and on nothing else;
+// noise.step and step_at are not looked at, and symmetric is refused.
+typedef struct {
+  gg_graph_noise noise;
+  const double *start, *end;    // [graphs], or null for the same time everywhere
+  double start_time, end_time;  // that time
+  double cell;                  // the length of a cell: between multiples of it a point costs one normal a cell
+  void* out;                    // [rows, features] dtype
+  void* integral;               // likewise, or null
+  int64_t graphs, rows, features;
+  int32_t depth;  // halvings of a cell, 0 to 47: its shortest interval is cell / 2^depth
+  int32_t dtype;
+} gg_brownian_params;
+gg_status gg_brownian(const gg_brownian_params* params, const gg_place* place);
+
 // A solver step. For every element e of graph g, with standard normal noise xi:
 //   out[e] = sum over k of scale[k] coefficient[k][g] term[k][e] + amplitude_scale amplitude[g] diffusion[e] xi[e],
 // added in this order, every operation rounded; or term[0][e] where keep is set. out may be any of the terms.

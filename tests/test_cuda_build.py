@@ -21,7 +21,7 @@ KERNELS = sorted(CSRC.rglob("*.cu"))
 SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cu", ".cuh", ".cpp", ".h"})
 # Without contraction, so that the noise has the bits of the CPU's, and a step that is made of it.
 STEPPING = ("affine_noise_step.cu", "noise_dot.cu", "embedded_step.cu", "step_control.cu")
-OWN_FLAGS = {source: ["--fmad=false"] for source in ("noise.cu", "graph_dot.cu", *STEPPING)}
+OWN_FLAGS = {source: ["--fmad=false"] for source in ("noise.cu", "brownian.cu", "graph_dot.cu", *STEPPING)}
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the PATH")
 

@@ -529,6 +529,28 @@ PYBIND11_MODULE(_C, module) {
         return static_cast<int>(gg_noise(&p, &where));
       },
       release());
+  module.def(
+      "brownian",
+      [](Address ptr, Address graph_id, uint64_t seed, uint32_t number, Address start, Address end, double start_time,
+         double end_time, double cell, int depth, Address result, Address integral, int64_t graphs, int64_t rows,
+         int64_t features, int dtype, int device, int threads, Address stream) {
+        gg_brownian_params p{graph_noise(ptr, graph_id, 0, seed, number, 0, false),
+                             static_cast<const double*>(in(start)),
+                             static_cast<const double*>(in(end)),
+                             start_time,
+                             end_time,
+                             cell,
+                             out(result),
+                             out(integral),
+                             graphs,
+                             rows,
+                             features,
+                             depth,
+                             dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_brownian(&p, &where));
+      },
+      release());
   // Terms: their addresses, those of their coefficients, their scales.
   module.def(
       "affine_noise_step",

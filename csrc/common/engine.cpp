@@ -219,6 +219,25 @@ static gg_status check(const gg_noise_params& p, const gg_place& place) {
   return first_failure({check_code("distribution", p.distribution, 3), check_graphs(p.noise, p.graphs, p.rows, place)});
 }
 
+static gg_status check_times(const char* name, const double* times, double time, int64_t graphs, double cell) {
+  for (int64_t g = 0; g < (times ? graphs : 1); ++g) {
+    const double at = times ? times[g] : time;
+    if (!(at / cell > -2147483648.0 && at / cell < 2147483647.0))
+      return fail(GG_INVALID_ARGUMENT, "%s %g is not within 2^31 cells of length %g", name, at, cell);
+  }
+  return GG_OK;
+}
+static gg_status check(const gg_brownian_params& p, const gg_place& place) {
+  if (!(p.cell > 0.0 && p.cell <= 1e300)) return fail(GG_INVALID_ARGUMENT, "cell %g: expected a length", p.cell);
+  if (p.noise.symmetric) return fail(GG_INVALID_ARGUMENT, "brownian: pairs have no paths of their own");
+  if (gg_status status = check_code("depth", p.depth, 48)) return status;
+  if (gg_status status = check_graphs(p.noise, p.graphs, p.rows, place)) return status;
+  const bool here = place.device == GG_CPU;
+  if (here || !p.start)
+    if (gg_status status = check_times("start", p.start, p.start_time, p.graphs, p.cell)) return status;
+  return here || !p.end ? check_times("end", p.end, p.end_time, p.graphs, p.cell) : GG_OK;
+}
+
 static gg_status check_keep(const uint8_t* keep, int64_t keep_features, int64_t features) {
   if (!keep || keep_features == 1 || keep_features == features) return GG_OK;
   return fail(GG_INVALID_ARGUMENT, "keep has %lld features: expected 1 or %lld", static_cast<long long>(keep_features),

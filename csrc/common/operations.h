@@ -28,6 +28,7 @@
   DO(activate_pull)       \
   DO(softmax)             \
   DO(noise)               \
+  DO(brownian)            \
   DO(affine_noise_step)   \
   DO(noise_dot)           \
   DO(embedded_step)       \

@@ -161,34 +161,55 @@ struct Batch {
   int64_t numbers(int64_t graph) const { return (symmetric ? pairs_of(side_of(rows(graph))) : rows(graph)) * features; }
 };
 
-// body(graph, first, count, noise) for the noise of graphs [begin, end), in runs of elements [first, first + count) of
-// a graph: first is a multiple of kRun, count at most kRun, and what is readable behind noise[count] means nothing.
-template <int distribution, class Body>
-GG_HD void for_each_run(const Batch& batch, int64_t begin, int64_t end, Body&& body) {
+// Runs of elements [first, first + count) of graphs whose blocks are drawn together; first is a multiple of kRun, count
+// at most kRun.
+struct Load {
   struct Run {
     int64_t graph, first;
-    int count, at;
+    int count, at;  // at: its first block
   };
   Counters counters;
   Run runs[kBlocks];
-  float values[4 * (kBlocks + kLanes)];
   int blocks = 0, waiting = 0;
+
+  // body(graph, first, count, 4 * at) for each run
+  template <class Body>
+  GG_MEMBER void each(Body&& body) const {
+    for (int k = 0; k < waiting; ++k) body(runs[k].graph, runs[k].first, runs[k].count, 4 * runs[k].at);
+  }
+};
+
+// body(load) for all runs of graphs [begin, end); a load holds parts of one graph only if `alone`.
+template <class Body>
+GG_HD void for_each_load(const Batch& batch, int64_t begin, int64_t end, bool alone, Body&& body) {
+  Load load;
   auto hand_over = [&] {
-    draw<distribution>(counters, blocks, batch.seed, batch.step, values);
-    for (int k = 0; k < waiting; ++k) body(runs[k].graph, runs[k].first, runs[k].count, values + 4 * runs[k].at);
-    blocks = waiting = 0;
+    body(load);
+    load.blocks = load.waiting = 0;
   };
   for (int64_t graph = begin; graph < end; ++graph) {
     const int64_t numbers = batch.numbers(graph);
+    if (alone && load.waiting > 0) hand_over();
     for (int64_t first = 0; first < numbers; first += kRun) {
       const int count = static_cast<int>(numbers - first < kRun ? numbers - first : kRun), needed = (count + 3) / 4;
-      if (blocks + needed > kBlocks) hand_over();
-      counters.add(blocks, first / 4, needed, batch.stream, batch.id(graph));
-      runs[waiting++] = {graph, first, count, blocks};
-      blocks += needed;
+      if (load.blocks + needed > kBlocks) hand_over();
+      load.counters.add(load.blocks, first / 4, needed, batch.stream, batch.id(graph));
+      load.runs[load.waiting++] = {graph, first, count, load.blocks};
+      load.blocks += needed;
     }
   }
-  hand_over();
+  if (load.waiting > 0) hand_over();
+}
+
+// body(graph, first, count, noise) for the noise of graphs [begin, end), by such runs; what is readable behind
+// noise[count] means nothing.
+template <int distribution, class Body>
+GG_HD void for_each_run(const Batch& batch, int64_t begin, int64_t end, Body&& body) {
+  float values[4 * (kBlocks + kLanes)];
+  for_each_load(batch, begin, end, false, [&](const Load& load) {
+    draw<distribution>(load.counters, load.blocks, batch.seed, batch.step, values);
+    load.each([&](int64_t graph, int64_t first, int count, int at) { body(graph, first, count, values + at); });
+  });
 }
 
 }  // namespace GG_ISA

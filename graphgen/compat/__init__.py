@@ -18,6 +18,7 @@ from graphgen.errors import GraphgenError
 _DROP_INS = {
     "torch_scatter": "graphgen.compat.torch_scatter",
     "torchdiffeq": "graphgen.compat.torchdiffeq",
+    "torchsde": "graphgen.compat.torchsde",
 }
 
 
@@ -28,7 +29,7 @@ def install(name: str) -> ModuleType:
     changes nothing.
 
     Args:
-        name: "torch_scatter" or "torchdiffeq".
+        name: "torch_scatter", "torchdiffeq" or "torchsde".
 
     Returns:
         The drop-in.

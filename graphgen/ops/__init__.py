@@ -1,6 +1,7 @@
 """The engine's operations on tensors; plain PyTorch twins of the same names are in :mod:`graphgen.ops.reference`."""
 
 from graphgen.ops import reference
+from graphgen.ops.brownian import brownian_increment
 from graphgen.ops.dense import activation, linear, node_update, softmax
 from graphgen.ops.message_passing import (
     edge_distance,
@@ -40,6 +41,7 @@ __all__ = [
     "activation",
     "affine_noise_step",
     "annealed_langevin_step",
+    "brownian_increment",
     "ddpm_step",
     "divergence",
     "edge_distance",

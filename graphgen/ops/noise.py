@@ -37,6 +37,8 @@ class Stream(IntEnum):
     PAIR_CORRECTOR = 9  # Langevin corrections of pair features
     AREA = 12  # what a step's time integral of Brownian motion needs beside its increment, on node features
     PAIR_AREA = 13  # the same on pair features
+    BROWNIAN = 16  # Brownian motions as functions of time, on node features
+    BROWNIAN_KEY = 17  # not for elements: the seeds within a Brownian motion's cells, see csrc/noise/brownian.h
 
 
 def _draw(

@@ -1,5 +1,6 @@
 """Plain PyTorch twins of the ops, of the same names and signatures."""
 
+from graphgen.ops.reference.brownian import brownian_increment
 from graphgen.ops.reference.dense import activation, linear, node_update, softmax
 from graphgen.ops.reference.message_passing import (
     edge_distance,
@@ -39,6 +40,7 @@ __all__ = [
     "activation",
     "affine_noise_step",
     "annealed_langevin_step",
+    "brownian_increment",
     "ddpm_step",
     "edge_distance",
     "edge_dot",
