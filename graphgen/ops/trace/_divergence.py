@@ -23,7 +23,7 @@ METHODS = ["hutchinson", "xtrace", "exact", "auto"]
 # So many tangents of the exact trace, of all graphs at once, cost what one product does. Of a field that says how far
 # it looks, the exact trace costs so many products for every feature and bond of the balls' radius.
 EXACT_TANGENTS_PER_PRODUCT = 1
-EXACT_PRODUCTS_PER_FEATURE = 5
+EXACT_PRODUCTS_PER_FEATURE = 3
 # A trained flow's Jacobian has few directions that matter: on a QM9 model xtrace's error is 0.4 of Hutchinson's with 8
 # products and 0.1 with 12, but larger with 4. On random fields, of flat spectrum, it is 1.2 to 1.4 times as large.
 XTRACE_PRODUCTS = 8
@@ -81,7 +81,7 @@ def divergence(
         reach: how many rounds of messages f makes of its state, to be given only if f is made of graphgen's ops and
             of sums and products with tensors that do not depend on the state; a NeighbourhoodField is. Both methods
             are then faster: f is called with a stand-in that carries the tangents
-            (:class:`~graphgen.ops.trace.dual.Dual`, :class:`~graphgen.ops.trace.local.Pushed`). With a reach of 1, a
+            (:class:`~graphgen.ops.trace.tape.Taped`, :class:`~graphgen.ops.trace.local.Pushed`). With a reach of 1, a
             field f(v_i, N(v_i)), "exact" is the trace of the diagonal blocks; in general it needs tangents on balls
             of half the reach around every node only.
 
@@ -93,7 +93,8 @@ def divergence(
 
     Raises:
         TypeError: reach was given for a field that uses something else.
-        ValueError: an unknown method or distribution, probes < 1, or xtrace's probes < 2.
+        ValueError: an unknown method or distribution, probes < 1, xtrace's probes < 2, or more rounds than the reach
+            (seen by "exact").
     """
     if method == "auto":
         largest = graph.shared("largest", lambda: int(graph.ptr.diff().max()) if graph.num_graphs else 0)

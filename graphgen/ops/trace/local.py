@@ -25,7 +25,7 @@ from graphgen.ops.trace.balls import Balls, balls
 from graphgen.ops.trace.dual import linear_tangents, softmax_tangents
 
 # Rows of tangents at a time: more would leave the caches.
-_CHUNK_ROWS = 1 << 13
+_CHUNK_ROWS = 1 << 12
 
 
 def local(f: Callable, x: Tensor, graph: GraphBatch, reach: int) -> tuple[Tensor, Tensor]:
