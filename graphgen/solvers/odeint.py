@@ -76,7 +76,7 @@ def odeint(
         steps: so many equal steps of any method. None: as many as the tolerances ask for, or 20 of a method that does
             not know its error. With `times`, the adjoint takes so many between two of them.
         rtol, atol: tolerances on the root mean square error of a step, relative and absolute.
-        max_steps: an adaptive solve gives up after this many attempts.
+        max_steps: an adaptive solve gives up after this many attempts, or where it would take far more.
         on_step: called with the share of the way that the slowest graph has come, for a progress bar.
         times: times from t0 to t1, in this order: the result has the states there, between steps by an interpolant of
             the method's order.
@@ -86,8 +86,8 @@ def odeint(
             accuracy of the solve. The lengths of steps count as constants.
         parameters: of f, a module or tensors; the adjoint gives these gradients and no others (the other ways find what
             f depends on by themselves).
-        on_nonfinite: "raise", or "mask": a graph that is not finite any more stops, the others go on, and the result
-            is ``Masked(state, failures)``.
+        on_nonfinite: "raise", or "mask": a graph that is not finite any more, or late, stops, the others go on, and the
+            result is ``Masked(state, failures)``.
         graph_ids: [B], what errors and failures call the graphs; None for their place in the batch.
 
     Returns:
@@ -105,6 +105,8 @@ def odeint(
         raise ValueError(f"odeint: on_nonfinite must be 'raise' or 'mask', got {on_nonfinite!r}")
     if steps is not None and steps < 1:
         raise ValueError(f"odeint: steps must be at least 1, got {steps}")
+    if max_steps < 1:
+        raise ValueError(f"odeint: max_steps must be at least 1, got {max_steps}")
     if first_step is not None and not first_step > 0:
         raise ValueError(f"odeint: first_step must be above 0, got {first_step}")
     tableau = METHODS[method]
@@ -163,15 +165,22 @@ class _Solver:
         return parts[0] if layout.single else tuple(parts)
 
     def rules(self, t0: float, t1: float) -> Rules:
-        return Rules(t0, abs(t1 - t0), t1 < t0, self.atol, self.rtol, self.steps)
+        # Where steps are a hundred times shorter than max_steps of them would allow, they will not do.
+        smallest = 0.01 / self.max_steps
+        return Rules(t0, abs(t1 - t0), t1 < t0, self.atol, self.rtol, self.steps, smallest=smallest)
 
     def progress(self) -> Progress:
         return Progress(
             self.max_steps,
             self.on_step,
             None if self.masks else lambda attempts: raise_failures(attempts, self.graph_ids),
-            lambda attempts: raise_late(attempts, self.method, self.max_steps, self.graph_ids),
+            self._late,
         )
+
+    def _late(self, attempts: Any) -> None:
+        if not self.masks:
+            raise_late(attempts, self.method, self.max_steps, self.graph_ids)
+        attempts.failed_at[(attempts.done < attempts.rules.span) & (attempts.failed_at < 0)] = self.max_steps
 
     def attempts(self, field: Field, layout: Layout, start: Flat, slope: Flat, rules: Rules) -> Any:
         attempts = begin(self.tableau, list(zip(start, layout.ptrs, strict=True)), rules)

@@ -412,6 +412,24 @@ def test_running_out_of_steps_is_named():
         odeint(pendulum, (torch.ones(1, 2),), graphs(1), 0, 100, "dopri5", max_steps=3)
 
 
+def test_who_is_late_is_left_behind_too():
+    def race(t, y):
+        return torch.stack([y[:, 1], -y[:, 0]], 1) * torch.tensor([[1.0], [1000.0]])
+
+    x = torch.ones(2, 2)
+    end, failed = odeint(race, x, graphs(1, 1), 0, 1, max_steps=40, on_nonfinite="mask")
+    assert [failure.graph for failure in failed] == [1] and end[0].isfinite().all() and end[1].isnan().all()
+    assert failed[0].step == 40 and 0 < failed[0].time < 1
+
+
+def test_a_wall_in_float32_is_found():
+    def wall(t, y):
+        return torch.where(y > 40, torch.nan, y)
+
+    with pytest.raises(GraphgenError, match=r"not smooth, at step \d+, t = 0.28"):
+        odeint(wall, torch.full((1, 1), 30.0), graphs(1), 0, 1)
+
+
 def test_unknown_method():
     with pytest.raises(ValueError, match="rk4"):
         odeint(pendulum, (torch.ones(1, 2),), graphs(1), 0, 1, "rk5")
@@ -471,6 +489,7 @@ def test_a_solve_that_is_differentiated_names_what_is_not_finite(gradient):
         ({"on_nonfinite": "ignore"}, "on_nonfinite"),
         ({"steps": 0}, "steps"),
         ({"first_step": 0.0}, "first_step"),
+        ({"max_steps": 0}, "max_steps"),
         ({"times": (0.5, 0.2)}, "times"),
         ({"times": (-0.1, 0.2)}, "times"),
         ({"times": (0.5, 1.2)}, "times"),

@@ -74,6 +74,7 @@ def march(
     while on_way:
         if step == progress.max_steps and not attempts.rules.equal_steps:
             progress.late(attempts)
+            break
         if slope is None:
             slope = field(times[0], y.given)
         slopes = [slope]
