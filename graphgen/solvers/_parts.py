@@ -143,6 +143,8 @@ class Watch:
             return state
         broken = self.broken() >= 0
         return tuple(
-            torch.where(broken.repeat_interleave(step.noise.ptr.diff()).unsqueeze(1), torch.nan, part)
+            torch.where(
+                broken.repeat_interleave(step.noise.ptr.diff(), output_size=part.shape[0]).unsqueeze(1), torch.nan, part
+            )
             for part, step in zip(state, self.steps, strict=True)
         )

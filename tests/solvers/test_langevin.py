@@ -17,8 +17,9 @@ WEIGHTS, MEANS, STD = (0.3, 0.7), (-1.0, 1.5), 0.6
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
-    with torch.no_grad():
+def _plainly(threads):
+    # On one thread: what is small here would wait for the other.
+    with torch.no_grad(), threads(1):
         yield
 
 

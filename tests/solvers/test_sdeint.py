@@ -18,8 +18,9 @@ IDS = torch.tensor([7, 2**40, 0, 12])
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
-    with torch.no_grad():
+def _plainly(threads):
+    # On one thread: what is small here would wait for the other.
+    with torch.no_grad(), threads(1):
         yield
 
 
