@@ -124,6 +124,8 @@ def test_the_reverse_sde_is_its_steps():
         seed=3, graph_ids=IDS, keep=keep,
     )  # fmt: skip
     torch.testing.assert_close(found, y)
+    turned = langevin(lambda x: -x, x.t().contiguous().t(), PTR, 0.1, 3)
+    assert torch.equal(turned, langevin(lambda x: -x, x, PTR, 0.1, 3))
     assert torch.equal(found[keep], x[keep])
 
 

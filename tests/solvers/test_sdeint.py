@@ -308,6 +308,8 @@ def test_a_path_goes_on():
     half = sdeint(f, g, x, PTR, 0, 0.5, 4, seed=3)
     assert torch.equal(sdeint(f, g, half, PTR, 0.5, 1, 4, seed=3, first_step=4), whole)
     assert torch.equal(sdeint(f, g, x, PTR, 0, 1, 0), x)
+    before = x.clone()
+    assert torch.equal(sdeint(f, g, x.t().contiguous().t(), PTR, 0, 1, 8, seed=3), whole) and torch.equal(x, before)
 
 
 def test_nodes_and_pairs_move_together():
