@@ -61,6 +61,14 @@ def prepare(
     )
 
 
+def two_buffers(state: Parts) -> tuple[Parts, Parts]:
+    """States to be written by turns, so that what a field is handed is never being written."""
+    first, second = (
+        tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in state) for _ in range(2)
+    )
+    return first, second
+
+
 class Clock:
     """Times of a walk of equal steps, [B] each, made for many steps at once and always from its start.
 
@@ -143,6 +151,8 @@ class Watch:
             return state
         broken = self.broken() >= 0
         return tuple(
-            torch.where(broken.repeat_interleave(step.noise.ptr.diff()).unsqueeze(1), torch.nan, part)
+            torch.where(
+                broken.repeat_interleave(step.noise.ptr.diff(), output_size=part.shape[0]).unsqueeze(1), torch.nan, part
+            )
             for part, step in zip(state, self.steps, strict=True)
         )

@@ -12,7 +12,7 @@ from graphgen.graph import GraphBatch
 from graphgen.ops.noise import Stream
 from graphgen.ops.stepping._affine import PerGraph
 from graphgen.ops.stepping.sdes import root, wide
-from graphgen.solvers._parts import OnNonfinite, Parts, State, Watch, like, parts_of, prepare
+from graphgen.solvers._parts import OnNonfinite, State, Watch, like, parts_of, prepare, two_buffers
 
 
 def langevin(
@@ -118,7 +118,7 @@ def _walk(
     movers = prepare(x, graph, seed, graph_ids, keep, (Stream.STEP, Stream.PAIR_STEP))
     watch = Watch(name, movers, graph_ids, on_nonfinite, lambda step, b: f"level {(step - first_step) // steps}")
     total = len(levels) * steps
-    buffers: tuple[Parts, Parts] = tuple(tuple(map(torch.empty_like, x)) for _ in range(2))  # type: ignore[assignment]
+    buffers = two_buffers(x)
     number = 0
     for size, sigma in levels:
         at = None if sigma is None else _everywhere(sigma, movers[0].number_type, movers[0].broken)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from graphgen.graph import GraphBatch
@@ -13,7 +12,7 @@ from graphgen.ops.noise import Stream
 from graphgen.ops.stepping import SDE, VP, PreparedStep
 from graphgen.ops.stepping._affine import PerGraph
 from graphgen.ops.stepping.steps import Predictor, corrector_coefficients, reverse_coefficients
-from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare
+from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
 
 _Numbers = tuple[PerGraph, PerGraph, PerGraph]  # of the state, of the score, of the noise
 
@@ -76,7 +75,7 @@ def reverse_sde(
     clock = Clock(t0, t1, steps, predictors[0])
     dt = (t0 - t1) / max(steps, 1)
     watch = Watch("reverse_sde", predictors, graph_ids, on_nonfinite, lambda step, b: f"t = {clock(step)[b]:.4g}")
-    buffers = [tuple(map(torch.empty_like, x)) for _ in range(2)]
+    buffers = two_buffers(x)
 
     def move(movers: tuple[PreparedStep, ...], number: int, x: Parts, slopes: Parts, numbers: list[_Numbers]) -> Parts:
         # A state of whose buffers neither is being read.

@@ -16,7 +16,7 @@ from graphgen.graph import GraphBatch
 from graphgen.ops.stepping._affine import PerGraph
 from graphgen.solvers._adjoint import solve_with_adjoint
 from graphgen.solvers._equation import Diffusion, Equation, Field
-from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare
+from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
 from graphgen.solvers._schemes import scheme
 
 Kind = Literal["diagonal", "additive", "scalar", "general"]
@@ -130,6 +130,5 @@ def sdeint(
             if on_step is not None:
                 on_step(last / steps)
     else:
-        # Two states by turns: what f is handed is never being written.
-        x = walk(x, 0, steps, tuple(tuple(map(torch.empty_like, x)) for _ in range(2)))  # type: ignore[arg-type]
+        x = walk(x, 0, steps, two_buffers(x))
     return like(watch.finish(x), state)

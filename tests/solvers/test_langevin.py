@@ -17,8 +17,9 @@ WEIGHTS, MEANS, STD = (0.3, 0.7), (-1.0, 1.5), 0.6
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
-    with torch.no_grad():
+def _plainly(threads):
+    # On one thread: what is small here would wait for the other.
+    with torch.no_grad(), threads(1):
         yield
 
 
@@ -123,6 +124,8 @@ def test_the_reverse_sde_is_its_steps():
         seed=3, graph_ids=IDS, keep=keep,
     )  # fmt: skip
     torch.testing.assert_close(found, y)
+    turned = langevin(lambda x: -x, x.t().contiguous().t(), PTR, 0.1, 3)
+    assert torch.equal(turned, langevin(lambda x: -x, x, PTR, 0.1, 3))
     assert torch.equal(found[keep], x[keep])
 
 

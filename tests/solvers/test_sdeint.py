@@ -18,8 +18,9 @@ IDS = torch.tensor([7, 2**40, 0, 12])
 
 
 @pytest.fixture(autouse=True)
-def _without_gradients():
-    with torch.no_grad():
+def _plainly(threads):
+    # On one thread: what is small here would wait for the other.
+    with torch.no_grad(), threads(1):
         yield
 
 
@@ -307,6 +308,8 @@ def test_a_path_goes_on():
     half = sdeint(f, g, x, PTR, 0, 0.5, 4, seed=3)
     assert torch.equal(sdeint(f, g, half, PTR, 0.5, 1, 4, seed=3, first_step=4), whole)
     assert torch.equal(sdeint(f, g, x, PTR, 0, 1, 0), x)
+    before = x.clone()
+    assert torch.equal(sdeint(f, g, x.t().contiguous().t(), PTR, 0, 1, 8, seed=3), whole) and torch.equal(x, before)
 
 
 def test_nodes_and_pairs_move_together():

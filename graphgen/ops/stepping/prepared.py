@@ -126,6 +126,8 @@ class PreparedStep:
             array = diffusion.data_ptr()
         if out is None:
             out = torch.empty(shape, dtype=dtype, device=self.broken.device)
+        elif out.shape != shape or out.dtype is not dtype or not out.is_contiguous():
+            raise ValueError(f"out: expected contiguous {list(shape)} {dtype}, got {list(out.shape)} {out.dtype}")
         arguments = (
             *self._head,
             step,
