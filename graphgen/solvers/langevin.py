@@ -12,7 +12,7 @@ from graphgen.graph import GraphBatch
 from graphgen.ops.noise import Stream
 from graphgen.ops.stepping._affine import PerGraph
 from graphgen.ops.stepping.sdes import root, wide
-from graphgen.solvers._parts import OnNonfinite, State, Watch, like, parts_of, prepare, two_buffers
+from graphgen.solvers.sde.parts import OnNonfinite, State, Watch, like, parts_of, prepare, two_buffers
 
 
 def langevin(

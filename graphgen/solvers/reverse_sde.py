@@ -12,7 +12,7 @@ from graphgen.ops.noise import Stream
 from graphgen.ops.stepping import SDE, VP, PreparedStep
 from graphgen.ops.stepping._affine import PerGraph
 from graphgen.ops.stepping.steps import Predictor, corrector_coefficients, reverse_coefficients
-from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
+from graphgen.solvers.sde.parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
 
 _Numbers = tuple[PerGraph, PerGraph, PerGraph]  # of the state, of the score, of the noise
 

@@ -14,10 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from graphgen.graph import GraphBatch
 from graphgen.ops.stepping._affine import PerGraph
-from graphgen.solvers._adjoint import solve_with_adjoint
-from graphgen.solvers._equation import Diffusion, Equation, Field
-from graphgen.solvers._parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
-from graphgen.solvers._schemes import scheme
+from graphgen.solvers.sde.adjoint import solve_with_adjoint
+from graphgen.solvers.sde.equation import Diffusion, Equation, Field
+from graphgen.solvers.sde.parts import Clock, OnNonfinite, Parts, State, Watch, like, parts_of, prepare, two_buffers
+from graphgen.solvers.sde.schemes import scheme
 
 Kind = Literal["diagonal", "additive", "scalar", "general"]
 Sense = Literal["ito", "stratonovich"]

@@ -12,7 +12,7 @@ from graphgen import ops
 from graphgen.ops.noise import Stream
 from graphgen.ops.stepping import VE, VP, PreparedStep
 from graphgen.ops.stepping._affine import MAX_TERMS, PerGraph
-from graphgen.solvers._parts import Clock, Parts, State
+from graphgen.solvers.sde.parts import Clock, Parts, State
 
 Field = Callable[[Tensor, Any], Any]  # (t [B], state) -> one tensor per part
 Diffusion = Field | PerGraph | VP | VE | tuple[PerGraph, ...]

@@ -16,8 +16,8 @@ from torch import Tensor
 from graphgen.graph import GraphBatch
 from graphgen.ops._op import push_forward
 from graphgen.ops.stepping._affine import PerGraph
-from graphgen.solvers._equation import Diffusion, Equation, Field
-from graphgen.solvers._parts import Clock, Parts, State, like, parts_of, prepare
+from graphgen.solvers.sde.equation import Diffusion, Equation, Field
+from graphgen.solvers.sde.parts import Clock, Parts, State, like, parts_of, prepare
 
 
 def solve_with_adjoint(

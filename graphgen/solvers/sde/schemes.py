@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from graphgen.solvers._equation import Equation
-from graphgen.solvers._parts import Parts
+from graphgen.solvers.sde.equation import Equation
+from graphgen.solvers.sde.parts import Parts
 
 
 def euler(eq: Equation, k: int, at: int, x: Parts, out: Parts | None) -> Parts:

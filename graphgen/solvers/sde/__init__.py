@@ -1,0 +1,1 @@
+"""What the solvers with noise are made of."""
