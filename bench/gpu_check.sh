@@ -84,7 +84,8 @@ pytest=("$python" -m pytest -p no:cacheprovider -rs)
 
 # On a GPU the device's own tests come first: they are what the time is for.
 if ((gpu)) && [ $cuda = ON ]; then
-  step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py tests/test_cuda_stepping.py tests/test_cuda_odeint.py
+  step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py tests/test_cuda_stepping.py \
+    tests/test_cuda_odeint.py tests/test_cuda_brownian.py
   if command -v compute-sanitizer >/dev/null; then
     # Without the caching allocator every tensor is an allocation of its own, whose ends memcheck can see.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "memcheck" 90 \

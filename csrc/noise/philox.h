@@ -11,7 +11,8 @@
 //               2 and 3; defined in float32 by the operations below, without contraction, so the bits agree
 //               everywhere
 //   rademacher  bit e % 32 of word (e / 32) % 4 of block e / 128: +1 if set, else -1
-// Other dtypes hold the same value, converted. Changing any of this is a new version of the contract.
+// Other dtypes hold the same value, converted. Brownian motions are made of these, see brownian.h. Changing any of this
+// is a new version of the contract.
 #pragma once
 
 #include "../common/math.h"

@@ -5,6 +5,8 @@ graph id, stream). An element's number is its row-major place within its own gra
 same graph gets the same bits for any batch size, batch order, number of threads, chunking or device. Values are
 defined in float32; other dtypes hold the same value, converted.
 
+Brownian motions as functions of time are a part of the contract: :func:`graphgen.ops.brownian_increment`.
+
 Give every use of noise its own stream: the same counter read twice gives the same bits twice.
 """
 
