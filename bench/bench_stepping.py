@@ -13,12 +13,12 @@ import math
 import warnings
 
 import torch
-from _bench import NODES, Case, arguments, run
+from _bench import NODES, Case, arguments, run, sizes
 
-from graphgen import ops
+from graphgen import GraphBatch, ops
 from graphgen.ops import reference
 from graphgen.ops.stepping import DOPRI5, VP, PreparedStep
-from graphgen.solvers import sdeint
+from graphgen.solvers import odeint, sdeint
 
 SIZES = [(128, 5), (128, 38), (1024, 64), (1, 5)]  # molecules, features
 DT, SIZE, STEPS = 0.01, 0.5, 100
@@ -179,9 +179,40 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
     ]
 
 
+def adaptive_solve(count: int, device: str) -> Case:
+    """dopri5 on oscillators. The field alone, as often as our solve asks it, is what neither solver can save."""
+    x, ptr = torch.randn(NODES * count, 5, device=device), NODES * torch.arange(count + 1, device=device)
+    graph = GraphBatch.from_edge_index(ptr.new_zeros(2, 0), NODES * count, ptr=ptr)
+    span, asked = 10.0, 0
+
+    def field(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        return x.roll(1, 1) - x.roll(-1, 1)
+
+    def solve() -> None:
+        with torch.no_grad():
+            odeint(field, x, graph, 0.0, span, rtol=1e-5, atol=1e-5)
+
+    solve()
+    evaluations, skipped = asked, {}
+    candidates = {"graphgen": solve, "its field alone": lambda: [field(x, x) for _ in range(evaluations)]}
+    try:
+        from torchdiffeq import odeint as theirs
+    except ImportError as error:
+        skipped = {"torchdiffeq": f"not installed ({error.__class__.__name__}); pip install torchdiffeq"}
+    else:
+        times = torch.tensor([0.0, span], device=device)
+        candidates["torchdiffeq"] = lambda: theirs(field, x, times, rtol=1e-5, atol=1e-5, method="dopri5")
+    shape = {"graphs": count, "d": 45, "steps": (evaluations - 1) // 6}
+    return Case("odeint, dopri5", shape, candidates, skipped=skipped)
+
+
 def main() -> None:
     chosen = arguments(__doc__.splitlines()[0])
-    run("stepping", [case for size in SIZES for case in cases_at(*size, chosen.device)], chosen)
+    cases = [case for size in sizes(chosen, SIZES) for case in cases_at(*size, chosen.device)]
+    solves = [adaptive_solve(count, chosen.device) for count in sizes(chosen, [1, 128])]
+    run("stepping", cases + solves, chosen)
 
 
 if __name__ == "__main__":

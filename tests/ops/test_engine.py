@@ -172,15 +172,15 @@ def test_two_python_threads_at_once_get_their_own_results(threads):
 def test_a_failure_inside_the_engine_is_the_python_error_it_is():
     one = torch.ones(1)
     parts = [one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0]
-    status = _C.activate(parts, 1, 0, 0, 0, 9, 0, 1, 0)
+    status = _C.activate(parts, 1, 0, 0, 9, 0, 1, 0)
     assert status == 1
     assert "dtype 9" in _C.message()
-    assert _C.activate(parts, 1, 0, 0, 0, 0, 5, 1, 0) == 1
+    assert _C.activate(parts, 1, 0, 0, 0, 5, 1, 0) == 1
     assert "device 5" in _C.message()
 
 
 @pytest.mark.skipif(_C.built_with_cuda(), reason="this engine has CUDA kernels")
 def test_a_build_without_cuda_says_so():
     one = torch.ones(1)
-    assert _C.activate([one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0], 1, 0, 0, 0, 0, 1, 0, 0) == 3
+    assert _C.activate([one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0], 1, 0, 0, 0, 1, 0, 0) == 3
     assert "without CUDA" in _C.message()

@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_refused():
 
 def test_the_engine_keeps_integers_to_the_ops_on_rows():
     one = torch.ones(1, dtype=torch.int32)
-    assert _C.activate([one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0], 1, 0, 0, 0, 3, 0, 1, 0) == 1
+    assert _C.activate([one.data_ptr(), 0, 0, 0, one.data_ptr(), 0, 0, 0], 1, 0, 0, 3, 0, 1, 0) == 1
     assert "dtype 3" in _C.message()
     assert _C.pick(one.data_ptr(), one.data_ptr(), one.data_ptr(), 1, 1, 0, 5, 0, 1, 0) == 1
     assert "int32 or int64" in _C.message()

@@ -104,7 +104,7 @@ class FusedSteps:
             y,
             *(bm.ptr.data_ptr(), 0, 0, bm.seed, Stream.BROWNIAN, k, False),
             *([x.data_ptr() for x in terms], [0] * len(terms), factors, True),
-            *(g.data_ptr(), 0, share * self.width, 0, 1, out.data_ptr()),
+            *(g.data_ptr(), 0, share * self.width, 0, 1, out.data_ptr(), 0),
             *(bm.ptr.shape[0] - 1, bm.rows, bm.features, _native.DTYPES[y.dtype]),
         )
         return out
