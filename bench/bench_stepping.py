@@ -112,8 +112,9 @@ def cases_at(count: int, features: int, device: str) -> list[Case]:
         "graphgen": lambda: ops.euler_maruyama_step(x, drift, DT, SIZE, **fused),
         "in-place loop": lambda: state.add_(drift, alpha=DT).add_(noise.normal_(), alpha=scale),
         "plain torch": lambda: x + drift * DT + scale * torch.randn_like(x),
-        "reference": lambda: reference.euler_maruyama_step(x, drift, DT, SIZE, ptr=ptr, seed=1),
     }
+    if (count, features) == SIZES[0]:  # it makes the noise of the contract in plain torch, hundreds of times slower
+        euler["reference"] = lambda: reference.euler_maruyama_step(x, drift, DT, SIZE, ptr=ptr, seed=1)
     if sde_step is not None:
         euler["torchsde"] = sde_step
     weights = (DOPRI5.b, DOPRI5.error)

@@ -139,7 +139,7 @@ def _cards(evaluation: Evaluation) -> Iterator[_Card]:
 
 
 def _share(name: str, meaning: str, values: Sequence[tuple[str, float]]) -> _Card:
-    bars = [_Bar(row, f"{100 * value:.1f}", 100 * value) for row, value in values]
+    bars = [_Bar(row, f"{100 * value:.2f}", 100 * value) for row, value in values]
     return _Card(name, bars[0].text, "%", meaning, bars)
 
 
