@@ -50,6 +50,7 @@ class DiffusionLayer(nn.Module):
         self.own = Linear(hidden, hidden)
 
     def forward(self, h: Tensor, graph: GraphBatch) -> Tensor:
+        assert graph.edge_attr is not None, "the field has asked for bond types"
         heads = (h.shape[0], _HEADS, h.shape[1] // _HEADS)
         logits = ops.edge_dot(self.query(h).view(heads), self.key(h).view(heads), graph) / math.sqrt(heads[2])
         attention = ops.edge_softmax(logits + ops.gather(self.bond, graph.edge_attr), graph)

@@ -35,6 +35,8 @@ class Stream(IntEnum):
     CORRECTOR = 7  # Langevin corrections of node features
     PAIR_STEP = 8  # steps of a solver on pair features
     PAIR_CORRECTOR = 9  # Langevin corrections of pair features
+    WALK = 10  # random directions in a latent space
+    LABEL = 11  # labels drawn from their probabilities
 
 
 def _draw(
