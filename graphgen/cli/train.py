@@ -20,6 +20,9 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Molecules per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     objective: Annotated[str, typer.Option(help="flow-matching (fast) or likelihood.")] = "flow-matching",
+    field: Annotated[
+        str, typer.Option(help="What an atom sees of a neighbour: nn, rbf (distances) or grand (attention).")
+    ] = "nn",
     hidden: Annotated[int, typer.Option(help="Width of the network.")] = 64,
     layers: Annotated[int, typer.Option(help="Rounds of message passing.")] = 3,
     label_smoothing: Annotated[float, typer.Option(help="Share of a label's point that goes to all labels.")] = 0.0,
@@ -42,6 +45,7 @@ def train(
 
     from graphgen import train as workflow
     from graphgen.errors import GraphgenError
+    from graphgen.fields import MESSAGES
     from graphgen.models import MODELS
     from graphgen.models.graph_cnf import OBJECTIVES
 
@@ -49,11 +53,13 @@ def train(
         raise GraphgenError(f"model {model!r}: choose one of {', '.join(MODELS)}")
     if objective not in OBJECTIVES:
         raise GraphgenError(f"--objective {objective}: choose one of {', '.join(OBJECTIVES)}")
+    if field not in MESSAGES:
+        raise GraphgenError(f"--field {field}: choose one of {', '.join(MESSAGES)}")
     check_device(device)
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, objective=objective)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    network = MODELS[model](data.vocabulary, hidden=hidden, layers=layers, label_smoothing=label_smoothing)
+    network = MODELS[model](data.vocabulary, field=field, hidden=hidden, layers=layers, label_smoothing=label_smoothing)
     if not (out / workflow.LOG).exists():
         out.mkdir(parents=True, exist_ok=True)
         write_config(context, out, [data])

@@ -1,5 +1,5 @@
 """Fields f(x, N(x), t): what pushes an atom's state, seen from its neighbourhood."""
 
-from graphgen.fields.neighbourhood import NeighbourhoodField
+from graphgen.fields.neighbourhood import MESSAGES, NeighbourhoodField
 
-__all__ = ["NeighbourhoodField"]
+__all__ = ["MESSAGES", "NeighbourhoodField"]

@@ -1,4 +1,4 @@
-"""The neural-network field of the modular flow, f(v_i, sum over j of m(v_i, v_j, e_ij), t)."""
+"""The field of the modular flow, f(v_i, N(v_i), t): rounds of messages about the state, with time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from graphgen import ops
+from graphgen.fields.grand import DiffusionLayer
 from graphgen.fields.layers import Linear, MessageLayer
+from graphgen.fields.rbf import RBFLayer
 from graphgen.graph import GraphBatch
 
 # Bond counts from 0 to 4 of each type are told apart: no atom of the data has more.
 _MOST_BONDS = 4
+
+# What an atom learns of its neighbours in a round: a network of both ends and the bond, radial basis functions of
+# distances, or attention that diffuses.
+MESSAGES: dict[str, type[nn.Module]] = {"nn": MessageLayer, "rbf": RBFLayer, "grand": DiffusionLayer}
 
 
 class NeighbourhoodField(nn.Module):
@@ -27,19 +33,35 @@ class NeighbourhoodField(nn.Module):
         hidden: width.
         layers: rounds of messages about the state, so the field sees this many bonds far.
         context_layers: rounds of messages about the bonds alone.
+        messages: how the state is seen from a neighbour: "nn", "rbf" or "grand", see :data:`MESSAGES`.
+
+    Attributes:
+        reach: what to tell :func:`graphgen.ops.divergence` of this field.
+
+    Raises:
+        ValueError: unknown messages.
     """
 
     def __init__(
-        self, channels: int, edge_types: int, hidden: int = 64, layers: int = 3, context_layers: int = 3
+        self,
+        channels: int,
+        edge_types: int,
+        hidden: int = 64,
+        layers: int = 3,
+        context_layers: int = 3,
+        messages: str = "nn",
     ) -> None:
         super().__init__()
+        if messages not in MESSAGES:
+            raise ValueError(f"NeighbourhoodField: messages must be one of {list(MESSAGES)}, got {messages!r}")
         self.edge_types = edge_types
+        self.reach = layers if messages == "nn" else None
         self.structure = Linear(edge_types * (_MOST_BONDS + 1), hidden)
         self.context = nn.ModuleList(MessageLayer(hidden, edge_types) for _ in range(context_layers))
         self.time_in = Linear(1, hidden)
         self.time_out = Linear(hidden, hidden, bias=False)
         self.state = Linear(channels, hidden, bias=False)
-        self.layers = nn.ModuleList(MessageLayer(hidden, edge_types) for _ in range(layers))
+        self.layers = nn.ModuleList(MESSAGES[messages](hidden, edge_types) for _ in range(layers))
         self.out = Linear(hidden, channels)
 
     def bind(self, graph: GraphBatch) -> Callable[[Tensor, Tensor], Tensor]:

@@ -51,6 +51,8 @@ class GraphCNF(nn.Module):
 
     Args:
         vocabulary: the atom types.
+        field: what an atom learns of its neighbours, "nn", "rbf" or "grand": see
+            :data:`graphgen.fields.MESSAGES`.
         hidden, layers, context_layers: size of the :class:`~graphgen.fields.NeighbourhoodField`.
         scale: distance of the labels' points from the origin, in units of the noise.
         label_smoothing: s moves the point of label k from ``scale e_k`` to ``scale ((1 - s) e_k + s / c)``, as the
@@ -62,6 +64,7 @@ class GraphCNF(nn.Module):
     def __init__(
         self,
         vocabulary: Vocabulary,
+        field: str = "nn",
         hidden: int = 64,
         layers: int = 3,
         context_layers: int = 3,
@@ -73,6 +76,7 @@ class GraphCNF(nn.Module):
             raise GraphgenError(f"label_smoothing ({label_smoothing}) must be in [0, 1) and scale ({scale}) above 0")
         self.vocabulary = vocabulary
         self.settings = {
+            "field": field,
             "hidden": hidden,
             "layers": layers,
             "context_layers": context_layers,
@@ -81,7 +85,7 @@ class GraphCNF(nn.Module):
         }
         self.spread = scale * (1 - label_smoothing)
         self.shift = scale * label_smoothing / len(vocabulary)
-        self.field = NeighbourhoodField(len(vocabulary), len(BOND_TYPES), hidden, layers, context_layers)
+        self.field = NeighbourhoodField(len(vocabulary), len(BOND_TYPES), hidden, layers, context_layers, field)
 
     # ---- the flow ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +193,7 @@ class GraphCNF(nn.Module):
                 probes,
                 seed=seed,
                 graph_ids=batch.ids,
-                reach=int(self.settings["layers"]),
+                reach=self.field.reach,
             )
             return value, divergence
 
