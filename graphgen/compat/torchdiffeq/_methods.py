@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphgen.ops.stepping import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT
+
 Row = tuple[float, ...]
 
 
@@ -39,7 +41,6 @@ class Method:
         return tuple(rows)
 
 
-_DOPRI5_B = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
 # Shampine's companion and middle: Math. Comp. 46 (1986).
 _DOPRI5_COMPANION = (1951 / 21600, 0.0, 22642 / 50085, 451 / 720, -12231 / 42400, 649 / 6300, 1 / 60)
 _DOPRI5_MIDDLE = (
@@ -55,28 +56,13 @@ _DOPRI5_MIDDLE = (
 ADAPTIVE = {
     "dopri5": Method(
         5,
-        (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0),
-        (
-            (),
-            (1 / 5,),
-            (3 / 40, 9 / 40),
-            (44 / 45, -56 / 15, 32 / 9),
-            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-            _DOPRI5_B[:6],
-        ),
-        _DOPRI5_B,
-        tuple(b - other for b, other in zip(_DOPRI5_B, _DOPRI5_COMPANION, strict=True)),
+        DOPRI5.c,
+        DOPRI5.a,
+        DOPRI5.b,
+        tuple(b - other for b, other in zip(DOPRI5.b, _DOPRI5_COMPANION, strict=True)),
         _DOPRI5_MIDDLE,
     ),
-    "bosh3": Method(
-        3,
-        (0.0, 1 / 2, 3 / 4, 1.0),
-        ((), (1 / 2,), (0.0, 3 / 4), (2 / 9, 1 / 3, 4 / 9)),
-        (2 / 9, 1 / 3, 4 / 9, 0.0),
-        (2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
-        (0.0, 1 / 2, 0.0, 0.0),
-    ),
+    "bosh3": Method(3, BOSH3.c, BOSH3.a, BOSH3.b, BOSH3.error, (0.0, 1 / 2, 0.0, 0.0)),
     "fehlberg2": Method(
         2,
         (0.0, 1 / 2, 1.0),
@@ -85,13 +71,13 @@ ADAPTIVE = {
         (-1 / 512, 0.0, 1 / 512),
         (0.0, 1 / 2, 0.0),
     ),
-    "adaptive_heun": Method(2, (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2), (1 / 2, -1 / 2), (1 / 2, 0.0)),
+    "adaptive_heun": Method(2, HEUN.c, HEUN.a, HEUN.b, HEUN.error, (1 / 2, 0.0)),
 }
 
 FIXED = {
-    "euler": Method(1, (0.0,), ((),), (1.0,)),
-    "midpoint": Method(2, (0.0, 1 / 2), ((), (1 / 2,)), (0.0, 1.0)),
-    "heun2": Method(2, (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2)),
+    "euler": Method(1, EULER.c, EULER.a, EULER.b),
+    "midpoint": Method(2, MIDPOINT.c, MIDPOINT.a, MIDPOINT.b),
+    "heun2": Method(2, HEUN.c, HEUN.a, HEUN.b),
     "heun3": Method(3, (0.0, 1 / 3, 2 / 3), ((), (1 / 3,), (0.0, 2 / 3)), (1 / 4, 0.0, 3 / 4)),
     # Kutta's rule of three eighths.
     "rk4": Method(
