@@ -53,11 +53,13 @@ def generate(
     start: int = 0,
     until_molecules: bool = False,
     nll_draws: int = 0,
+    temperature: float = 0.0,
 ) -> Generated:
     """Sample atoms on the bonds of real molecules; attempt k gets the same result for any batch size and threads.
 
     Args:
-        model: has ``sample(graph, ids, seed, steps)`` and ``vocabulary``; ``log_prob`` too for ``nll_draws``.
+        model: has ``sample(graph, ids, seed, steps, temperature)`` and ``vocabulary``; for ``nll_draws`` also
+            ``log_prob``.
         structures: whose bonds to use; only their connectivity and bond orders are shown to the model.
         n: attempts.
         steps: of the solver.
@@ -65,6 +67,7 @@ def generate(
         until_molecules: go on until n attempts gave a molecule.
         nll_draws: also estimate minus the log-probability of every attempt's atoms from so many draws of the model's
             noise, at least 2 for a standard error; 4 take a bit longer than the sampling.
+        temperature: of the model's draw of labels; 0 takes the likeliest.
 
     Returns:
         One row per attempt, failures included.
@@ -89,7 +92,7 @@ def generate(
             rows = draw_structures(len(structures), len(attempts), seed, first)
             batch = structures.batch(rows, device)
             ids = attempts.to(device)
-            atoms = model.sample(batch.graph, ids, seed, steps)
+            atoms = model.sample(batch.graph, ids, seed, steps, temperature)
             if nll_draws:
                 drawn = MoleculeBatch(batch.graph, atoms, ids)
                 bound = model.log_prob(drawn, seed, samples=nll_draws, method="rk4", steps=_NLL_STEPS)

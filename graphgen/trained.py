@@ -117,11 +117,12 @@ class TrainedModel:
         device: str = "cpu",
         progress: bool = True,
         start: int = 0,
+        temperature: float = 0.0,
     ) -> Generated:
         """Sample atoms on the bonds of real molecules, by default held-out ones of its own data.
 
         Args:
-            n, seed, batch_size, steps, nll_draws, until_molecules, device, start: as
+            n, seed, batch_size, steps, nll_draws, until_molecules, device, start, temperature: as
                 :func:`graphgen.generate.generate` has them.
             structures: molecules, or as :meth:`skeletons` takes them, with ``split`` and ``column``.
 
@@ -145,6 +146,7 @@ class TrainedModel:
             start=start,
             until_molecules=until_molecules,
             nll_draws=draws,
+            temperature=temperature,
         )
 
     def likelihood(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,10 @@ def generate(
     ] = None,
     split: Annotated[str, typer.Option(help="Which of its splits: train, valid, test.")] = "test",
     steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+    temperature: Annotated[
+        float,
+        typer.Option(help="0 takes the likeliest label of every atom; 1 draws by the model's own law."),
+    ] = 0.0,
     nll_draws: Annotated[int, typer.Option(help="Draws for the column NLL; 0 leaves it out and halves the time.")] = 4,
     seed: Seed = 0,
     batch_size: BatchSize = 512,
@@ -65,6 +70,8 @@ def generate(
     positive(n=n, batch_size=batch_size, steps=steps)
     if nll_draws < 0:
         raise GraphgenError(f"--nll-draws must be 0 or more, not {nll_draws}")
+    if not 0 <= temperature < math.inf:
+        raise GraphgenError(f"--temperature must be 0 or more, not {temperature}")
     alone = output.kind_of(out) in output.LISTS
     check_device(device)
     trained = graphgen.load(model)
@@ -82,6 +89,7 @@ def generate(
         batch_size=batch_size,
         steps=steps,
         nll_draws=nll_draws,
+        temperature=temperature,
         until_molecules=alone,
         device=device,
     )

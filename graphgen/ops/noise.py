@@ -38,6 +38,7 @@ class Stream(IntEnum):
     PAIR_STEP = 8  # steps of a solver on pair features
     PAIR_CORRECTOR = 9  # Langevin corrections of pair features
     WALK = 10  # random directions in a latent space
+    LABEL = 11  # labels drawn from their probabilities
     AREA = 12  # what a step's time integral of Brownian motion needs beside its increment, on node features
     PAIR_AREA = 13  # the same on pair features
     BROWNIAN = 16  # Brownian motions as functions of time, on node features

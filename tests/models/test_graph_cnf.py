@@ -7,6 +7,7 @@ from graphgen import GraphBatch, GraphgenError
 from graphgen.models import GraphCNF, load
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.ops.noise import Stream
 
 TWO = Vocabulary((("C", 0), ("N", 0)))
 FOUR = Vocabulary((("C", 0), ("O", 0), ("N", 0), ("N", 1)))
@@ -243,3 +244,23 @@ def test_damaged_checkpoints_are_refused_in_one_line(tmp_path, damage):
     with pytest.raises(GraphgenError) as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+
+
+def test_labels_are_drawn_from_the_posterior_of_the_end():
+    model = untrained(FOUR, scale=1.0)
+    graph, ids = single_atoms(4000), torch.arange(4000)
+    drawn = torch.stack([model.sample(graph, ids + 4000 * k, seed=5, steps=4, temperature=2.0) for k in range(3)])
+    shares = torch.bincount(drawn.flatten(), minlength=4) / drawn.numel()
+    expected = torch.zeros(4)
+    for k in range(3):
+        noise = model._noise(graph, ids + 4000 * k, 5, Stream.PRIOR, 0)
+        with torch.no_grad():
+            end = model.transport(noise, graph, method="rk4", steps=4)
+            expected += torch.softmax(model.bind_logits(graph)(torch.ones(4000), end) / 2, 1).mean(0) / 3
+    assert torch.allclose(shares, expected, rtol=0, atol=4 * (0.25 / drawn.numel()) ** 0.5)
+    alone = model.sample(single_atoms(1), torch.tensor([7]), seed=5, steps=4, temperature=2.0)
+    assert int(alone) == int(drawn[0, 7])
+    sharp = model.sample(graph, ids, seed=5, steps=4, temperature=1e-6)
+    with torch.no_grad():
+        end = model.transport(model._noise(graph, ids, 5, Stream.PRIOR, 0), graph, method="rk4", steps=4)
+        assert torch.equal(sharp, model.bind_logits(graph)(torch.ones(4000), end).argmax(1))
