@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from graphgen.ops import _native
 from graphgen.ops.stepping._affine import noise_of, partial_sums
 
 
-class Stages:
+class Stages(ABC):
     """A method on a problem, whose error is the largest of its pieces', those that count."""
 
     def __init__(
@@ -37,9 +38,9 @@ class Stages:
     def scalars(self, numbers: list[float]) -> tuple[Tensor, ...]:
         return torch.tensor(numbers, dtype=self.problem.dtype, device=self.problem.device).unbind(0)
 
+    @abstractmethod
     def step(self, y: Tensor, first: Tensor, times: Sequence[Tensor], dt: float) -> tuple[Tensor, list[Tensor], float]:
         """The result of a step, the slopes of its stages, and its error in units of what is tolerated."""
-        raise NotImplementedError
 
     def combine(self, y: Tensor, slopes: Sequence[Tensor], weights: Sequence[float], dt: float) -> Tensor:
         return ops.rk_combine(y, slopes, weights, dt, ptr=self.ptr)
