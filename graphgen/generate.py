@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import lru_cache
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from graphgen import ops
+from graphgen.candidates import Candidates
 from graphgen.errors import GraphgenError
 from graphgen.generated import Generated
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
+from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops.noise import Stream
 from graphgen.progress import progress_bar
 
@@ -47,85 +50,145 @@ def generate(
     n: int,
     seed: int = 0,
     batch_size: int = 512,
-    steps: int = 20,
     device: str = "cpu",
     progress: bool = True,
     start: int = 0,
     until_molecules: bool = False,
     nll_draws: int = 0,
-    temperature: float = 0.0,
+    candidates: Candidates | None = None,
+    **sampling: Any,
 ) -> Generated:
     """Sample atoms on the bonds of real molecules; attempt k gets the same result for any batch size and threads.
 
     Args:
-        model: has ``sample(graph, ids, seed, steps, temperature)`` and ``vocabulary``; for ``nll_draws`` also
-            ``log_prob``.
+        model: has ``sample(graph, ids, seed, **sampling)`` and ``vocabulary``; for ``nll_draws`` and to choose by
+            likelihood also ``log_prob``.
         structures: whose bonds to use; only their connectivity and bond orders are shown to the model.
         n: attempts.
-        steps: of the solver.
         start: number of the first attempt, to go on where another call ended.
         until_molecules: go on until n attempts gave a molecule.
         nll_draws: also estimate minus the log-probability of every attempt's atoms from so many draws of the model's
-            noise, at least 2 for a standard error; 4 take a bit longer than the sampling.
-        temperature: of the model's draw of labels; 0 takes the likeliest.
+            noise, at least 2 for a standard error; 4 take a bit longer than the sampling. Candidates are chosen by the
+            same estimate (of one draw, if this is 0), so that of the chosen ones is too small by what luck adds.
+        candidates: draw several for each attempt and keep one.
+        sampling: what the model's ``sample`` takes, such as steps and temperature.
 
     Returns:
         One row per attempt, failures included.
 
     Raises:
-        GraphgenError: no structures, or ``until_molecules`` and hardly any attempt succeeds.
+        GraphgenError: no structures, an option that the model's ``sample`` does not have, or ``until_molecules`` and
+            hardly any attempt succeeds.
     """
-    from graphgen.molecules.codec import canonical_smiles, decode
-
     model.to(device).eval()
-    names, types = model.vocabulary.names, model.vocabulary.atoms
+    _check_sampling(model, sampling)
+    choice = candidates or Candidates()
     limit = n * _ATTEMPTS_PER_MOLECULE if until_molecules else n
-    none = torch.zeros(0, dtype=torch.int64)
-    smiles: list[str | None] = []
-    reasons: list[str | None] = []
-    chosen, labels, sizes, values, errors = [none], [none], [none], [none.double()], [none.double()]
-    missing = n
+    found = _Found(model.vocabulary)
+    missing, at_once = n, max(batch_size // choice.count, 1)
     with progress_bar("generating", n, progress) as advance:
-        while missing and len(smiles) < limit:
-            first = start + len(smiles)
-            attempts = torch.arange(first, first + min(batch_size, missing, limit - len(smiles)))
+        while missing and len(found) < limit:
+            first = start + len(found)
+            attempts = torch.arange(first, first + min(at_once, missing, limit - len(found)))
             rows = draw_structures(len(structures), len(attempts), seed, first)
-            batch = structures.batch(rows, device)
-            ids = attempts.to(device)
-            atoms = model.sample(batch.graph, ids, seed, steps, temperature)
-            if nll_draws:
+            ids = choice.ids(attempts).to(device)
+            batch = structures.batch(rows.repeat_interleave(choice.count), device)
+            atoms = model.sample(batch.graph, ids, seed, **sampling)
+            bound = None
+            if nll_draws or choice.by_likelihood:
                 drawn = MoleculeBatch(batch.graph, atoms, ids)
-                bound = model.log_prob(drawn, seed, samples=nll_draws, method="rk4", steps=_NLL_STEPS)
-                values.append(-bound.value.double().cpu())
-                errors.append(bound.stderr.double().cpu())
-            chosen.append(rows)
-            labels.append(atoms.cpu())
-            sizes.append(batch.graph.ptr.diff().cpu())
-            failed = 0
-            for row, own in zip(rows.tolist(), labels[-1].split(sizes[-1].tolist()), strict=True):
-                try:
-                    mol = decode([types[a] for a in own.tolist()], structures.graph(row).bonds)
-                    smiles.append(canonical_smiles(mol))
-                    reasons.append(None)
-                except ValueError as error:
-                    smiles.append(None)
-                    reasons.append(str(error))
-                    failed += 1
+                bound = model.log_prob(drawn, seed, samples=max(nll_draws, 1), method="rk4", steps=_NLL_STEPS)
+            failed = found.add(structures, rows, attempts, seed, atoms, bound, choice)
             settled = len(rows) - (failed if until_molecules else 0)
             missing -= settled
             advance(settled)
     if missing:
         raise GraphgenError(
-            f"only {n - missing} of {limit} attempts gave a molecule (the last failed with: {reasons[-1]}); "
+            f"only {n - missing} of {limit} attempts gave a molecule (the last failed with: {found.reasons[-1]}); "
             "train the model for longer"
         )
-    return Generated(
-        smiles=smiles,
-        reasons=reasons,
-        structures=torch.cat(chosen),
-        atoms=torch.cat(labels),
-        node_ptr=torch.cat([none.new_zeros(1), torch.cat(sizes).cumsum(0)]),
-        names=names,
-        nll=torch.cat(values) if nll_draws else None,
-        nll_stderr=torch.cat(errors) if nll_draws else None,
-    )
+    return found.finish(with_nll=nll_draws > 0, with_accepted=choice.reject)
+
+
+def _check_sampling(model: Any, sampling: dict[str, Any]) -> None:
+    known = [name for name in inspect.signature(model.sample).parameters if name not in ("graph", "ids", "seed")]
+    if unknown := sampling.keys() - set(known):
+        raise GraphgenError(
+            f"a {model.name} has no sampling option {', '.join(sorted(unknown))}; it has {', '.join(known)}"
+        )
+
+
+class _Found:
+    """What the attempts gave so far."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.smiles: list[str | None] = []
+        self.reasons: list[str | None] = []
+        none = torch.zeros(0, dtype=torch.int64)
+        self.rows, self.labels, self.sizes, self.accepted = [none], [none], [none], [none]
+        self.values, self.errors = [none.double()], [none.double()]
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+    def add(
+        self,
+        structures: EncodedMolecules,
+        rows: Tensor,
+        attempts: Tensor,
+        seed: int,
+        atoms: Tensor,
+        bound: Any,
+        choice: Candidates,
+    ) -> int:
+        """Choose among the candidates, read the chosen ones, and say how many are no molecule."""
+        count = choice.count
+        sizes = structures.sizes[rows]
+        labels = atoms.cpu().split(sizes.repeat_interleave(count).tolist())
+        good = None
+        if choice.reject:
+            read = [self._read(structures, int(rows[i // count]), own) for i, own in enumerate(labels)]
+            good = torch.tensor([smiles is not None for smiles, _ in read])
+            self.accepted.append(good.view(-1, count).sum(1))
+        value = None if bound is None else bound.value.cpu()
+        kept = choice.pick(attempts, seed, value, good) + torch.arange(len(rows)) * count
+        if choice.reject:
+            chosen = [read[i] for i in kept.tolist()]
+        else:
+            chosen = [
+                self._read(structures, row, labels[i]) for row, i in zip(rows.tolist(), kept.tolist(), strict=True)
+            ]
+        self.smiles += [smiles for smiles, _ in chosen]
+        self.reasons += [reason for _, reason in chosen]
+        self.rows.append(rows)
+        self.labels.append(torch.cat([labels[i] for i in kept.tolist()]))
+        self.sizes.append(sizes)
+        if bound is not None:
+            self.values.append(-bound.value.double().cpu()[kept])
+            self.errors.append(bound.stderr.double().cpu()[kept])
+        return sum(smiles is None for smiles, _ in chosen)
+
+    def _read(self, structures: EncodedMolecules, row: int, labels: Tensor) -> tuple[str | None, str | None]:
+        """The SMILES of labels on a skeleton, or why there is none."""
+        from graphgen.molecules.codec import canonical_smiles, decode
+
+        types = self.vocabulary.atoms
+        try:
+            return canonical_smiles(decode([types[a] for a in labels.tolist()], structures.graph(row).bonds)), None
+        except ValueError as error:
+            return None, str(error)
+
+    def finish(self, with_nll: bool, with_accepted: bool) -> Generated:
+        sizes = torch.cat(self.sizes)
+        return Generated(
+            smiles=self.smiles,
+            reasons=self.reasons,
+            structures=torch.cat(self.rows),
+            atoms=torch.cat(self.labels),
+            node_ptr=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+            names=self.vocabulary.names,
+            nll=torch.cat(self.values) if with_nll else None,
+            nll_stderr=torch.cat(self.errors) if with_nll else None,
+            accepted=torch.cat(self.accepted) if with_accepted else None,
+        )

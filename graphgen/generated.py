@@ -41,6 +41,7 @@ class Generated:
         nll: [M] minus the model's log-probability of each attempt in nats, as its ``log_prob`` defines it; None where
             it is not known.
         nll_stderr: [M] the standard error of ``nll`` where that is an estimate; NaN where it is not known.
+        accepted: [M] int64, how many of an attempt's candidates were molecules; None where none were rejected.
     """
 
     smiles: Sequence[str | None]
@@ -51,13 +52,14 @@ class Generated:
     names: Sequence[str] = ()
     nll: Tensor | None = None
     nll_stderr: Tensor | None = None
+    accepted: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.reasons) != len(self):
             raise ValueError(f"{len(self)} SMILES but {len(self.reasons)} reasons")
         if self.structures is not None and self.structures.shape != (len(self),):
             raise ValueError(f"structures: expected shape [{len(self)}], got {list(self.structures.shape)}")
-        for name, values in (("nll", self.nll), ("nll_stderr", self.nll_stderr)):
+        for name, values in (("nll", self.nll), ("nll_stderr", self.nll_stderr), ("accepted", self.accepted)):
             if values is not None and values.shape != (len(self),):
                 raise ValueError(f"{name}: expected shape [{len(self)}], got {list(values.shape)}")
         if (self.atoms is None) != (self.node_ptr is None):
@@ -82,8 +84,8 @@ class Generated:
         """What the tables hold, under REINVENT's names; None is an empty cell.
 
         SMILES, SMILES_state (0 no molecule, 1 a new one, 2 one that was there before), NLL and NLL_stderr where they
-        are known; then id (the attempt), structure, reason, and atoms (label names in the order of the skeleton, such
-        as ``C N+ O-``) as far as they are known.
+        are known; then id (the attempt), structure, accepted, reason, and atoms (label names in the order of the
+        skeleton, such as ``C N+ O-``) as far as they are known.
         """
         seen: set[str] = set()
         found: dict[str, list[Any]] = {"SMILES": [text or None for text in self.smiles], "SMILES_state": []}
@@ -97,6 +99,8 @@ class Generated:
         found["id"] = list(range(len(self)))
         if self.structures is not None:
             found["structure"] = self.structures.tolist()
+        if self.accepted is not None:
+            found["accepted"] = self.accepted.tolist()
         found["reason"] = [reason or None for reason in self.reasons]
         if self.atoms is not None and self.node_ptr is not None:
             labels, ends = [self.names[a] for a in self.atoms.tolist()], self.node_ptr.tolist()

@@ -16,11 +16,15 @@ from graphgen.progress import progress_bar
 
 
 class Likelihoods(NamedTuple):
-    """Of M molecules: the log-probability in nats, its standard error over the draws (NaN for one), the atoms."""
+    """Of M molecules: the log-probability in nats, its standard error over the draws (NaN for one), the atoms.
+
+    ``evaluations`` [M] counts those of the field that each value took.
+    """
 
     value: Tensor
     stderr: Tensor
     atoms: Tensor
+    evaluations: Tensor
 
 
 def in_vocabulary(molecules: EncodedMolecules, vocabulary: Vocabulary) -> tuple[EncodedMolecules, dict[int, str]]:
@@ -54,14 +58,16 @@ def log_probabilities(
     steps: int = 20,
     device: str = "cpu",
     progress: bool = True,
+    trace: str = "hutchinson",
 ) -> Likelihoods:
     """The model's log-probability of every molecule, as its ``log_prob`` defines it.
 
     Args:
-        model: has ``log_prob(batch, seed, samples=, method=, steps=)`` and ``vocabulary``.
+        model: has ``log_prob(batch, seed, samples=, trace=, method=, steps=)`` and ``vocabulary``.
         molecules: all of whose atom types the model knows; see :func:`in_vocabulary`.
         draws: of the model's noise, averaged over.
         steps: of the classical Runge-Kutta method.
+        trace: "hutchinson" with one probe a draw, or "exact".
 
     Raises:
         GraphgenError: no molecules, or one with an atom type that the model does not know.
@@ -70,7 +76,7 @@ def log_probabilities(
         raise GraphgenError(f"{molecules.name}: there are no molecules to measure the likelihood on")
     labels = _labels(molecules.vocabulary, model.vocabulary)
     model.to(device).eval()
-    values, errors, sizes = [], [], []
+    values, errors, sizes, evaluations = [], [], [], []
     with progress_bar("likelihood", len(molecules), progress) as advance:
         for indices in torch.arange(len(molecules)).split(batch_size):
             batch = molecules.batch(indices)
@@ -81,12 +87,13 @@ def log_probabilities(
                     f"{molecules.name}: has atoms {name}, which the model does not know; leave those molecules out"
                 )
             batch = batch._replace(graph=batch.graph.to(device), atoms=atoms.to(device), ids=batch.ids.to(device))
-            found = model.log_prob(batch, seed, samples=draws, method="rk4", steps=steps)
+            found = model.log_prob(batch, seed, samples=draws, trace=trace, method="rk4", steps=steps)
             values.append(found.value.double().cpu())
             errors.append(found.stderr.double().cpu())
             sizes.append(found.atoms.cpu())
+            evaluations.append(torch.full((len(indices),), found.evaluations))
             advance(len(indices))
-    return Likelihoods(torch.cat(values), torch.cat(errors), torch.cat(sizes))
+    return Likelihoods(torch.cat(values), torch.cat(errors), torch.cat(sizes), torch.cat(evaluations))
 
 
 def _labels(theirs: Vocabulary, ours: Vocabulary) -> Tensor:

@@ -26,6 +26,7 @@ LOG = checkpoint.LOG
 # The validation noise is its own and the same after every epoch, so that epochs compare.
 _VALID_STEP = 2**27
 _VALID_MOLECULES = 4096
+_NATS_MOLECULES = 1024
 
 
 @dataclass(frozen=True)
@@ -37,23 +38,24 @@ class TrainSettings:
         batch_size: molecules per step.
         lr: peak learning rate of Adam; it rises over the first 100 steps and falls to 0 along a cosine.
         seed: of the model's start and of all noise.
-        objective: passed to the model's loss.
         ema: decay of the running mean of the weights, which is what is saved and used.
         clip: gradients are scaled down to this norm.
+        patience: stop after so many epochs that held-out molecules did not get likelier in; 0 never stops early.
     """
 
     epochs: int = 20
     batch_size: int = 256
     lr: float = 3e-3
     seed: int = 0
-    objective: str = "flow-matching"
     ema: float = 0.999
     clip: float = 1.0
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0:
+        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.patience < 0:
             raise GraphgenError(
-                f"epochs ({self.epochs}) and batch size ({self.batch_size}) must be at least 1, lr ({self.lr}) above 0"
+                f"epochs ({self.epochs}) and batch size ({self.batch_size}) must be at least 1, lr ({self.lr}) above 0 "
+                f"and patience ({self.patience}) at least 0"
             )
 
 
@@ -66,6 +68,7 @@ class _Learner:
         self.mean = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=settings.lr, fused=True)
         self.step = 0
+        self.best, self.best_step = math.inf, 0  # the least held-out number so far, and the step it was found at
 
     def learn(self, batch: MoleculeBatch) -> float:
         settings = self.settings
@@ -73,7 +76,7 @@ class _Learner:
         fall = 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * rise * fall
-        loss = self.model.loss(batch, settings.seed, self.step, settings.objective)  # type: ignore[operator]
+        loss = self.model.loss(batch, settings.seed, self.step)  # type: ignore[operator]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip)
@@ -95,7 +98,8 @@ class _Learner:
         for name, parameter in self.parameters.items():
             moments = self.optimizer.state[parameter]
             tensors |= {f"adam.{key}.{name}": torch.as_tensor(value) for key, value in moments.items()}
-        return tensors | {"step": torch.tensor(self.step)}
+        best = torch.tensor([self.best, self.best_step], dtype=torch.float64)
+        return tensors | {"step": torch.tensor(self.step), "best": best}
 
     def restore(self, tensors: Mapping[str, Tensor], where: Path) -> None:
         try:
@@ -106,6 +110,7 @@ class _Learner:
                     key: tensors[f"adam.{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
                 }
             self.step = int(tensors["step"])
+            self.best, self.best_step = tensors["best"].tolist()
         except (KeyError, RuntimeError) as error:
             raise GraphgenError(f"{where}: does not belong to this model ({error}); train into a new folder") from None
 
@@ -119,17 +124,20 @@ def train(
     device: str = "cpu",
     progress: bool = True,
 ) -> list[dict[str, float]]:
-    """Train a model on the training split of `data` and write it to a folder, anew after every epoch.
+    """Train a model on the training split of `data` and write it to a folder after every epoch that bettered it.
 
-    The order of molecules and all noise are functions of the seed, so a resumed run goes on exactly where it was.
+    The measure is what the model says of held-out molecules: nats per atom by its ``log_prob``, or else its loss. The
+    order of molecules and all noise are functions of the seed, so a resumed run goes on exactly where it was.
 
     Args:
-        model: has ``loss(batch, seed, step, objective)`` and ``save(folder)``.
+        model: has ``loss(batch, seed, step)`` and ``save(folder)``.
         out: the folder. It gets the model (running mean of the weights), and what resuming needs.
         resume: go on with the run that is in the folder.
 
     Returns:
-        One record per epoch: epoch, step, train and valid loss (nats per atom, of the objective), seconds so far.
+        One record per epoch: epoch, step, train and valid loss (the model's own), held-out nats per atom (of the first
+        1,024 molecules; where the model has a likelihood), seconds so far. The model ends up with its best epoch's
+        weights.
 
     Raises:
         GraphgenError: no molecules, a folder in use, a run with other settings, or numbers that are not finite.
@@ -147,6 +155,7 @@ def train(
             "sha256": data.source_sha256,
             "train": len(learning),
             "valid": len(held_out),
+            "atoms": [int(learning.sizes.min()), int(learning.sizes.max())],
         },
     }
     steps_per_epoch = -(-len(learning) // settings.batch_size)
@@ -172,6 +181,8 @@ def train(
         note = _note(records)
         # By the weights, not the log: a kill between writing the two may leave the log one record short.
         for epoch in range(learner.step // steps_per_epoch, settings.epochs):
+            if settings.patience and learner.step - learner.best_step >= settings.patience * steps_per_epoch:
+                break
             total, atoms = 0.0, 0
             for indices in _shuffled(learning, settings.seed, epoch).split(settings.batch_size):
                 batch = learning.batch(indices, device)
@@ -179,17 +190,21 @@ def train(
                 atoms += batch.atoms.numel()
                 advance(note=note)
             with _using(learner.parameters, learner.mean):
-                valid = _validate(model, held_out, settings, device)
+                found = _validate(model, held_out, settings, device)
+                # Without held-out molecules there is nothing to choose by, and the last epoch is the one to keep.
+                score = found.get("nats", found["valid"])
+                if not score >= learner.best:
+                    learner.best, learner.best_step = score, learner.step
+                    model.save(folder)
                 records.append(
                     {
                         "epoch": epoch + 1,
                         "step": learner.step,
                         "train": total / max(atoms, 1),
-                        "valid": valid,
+                        **found,
                         "seconds": round(time.monotonic() - started, 2),
                     }
                 )
-                model.save(folder)
             checkpoint.save_tensors(folder / STATE, learner.state())
             environment = {"graphgen": __version__, "torch": torch.__version__, "device": device}
             checkpoint.write_json(
@@ -202,9 +217,7 @@ def train(
                 },
             )
             note = _note(records)
-    with torch.no_grad():
-        for name, parameter in learner.parameters.items():
-            parameter.copy_(learner.mean[name])
+    model.load_state_dict(checkpoint.read_tensors(folder / checkpoint.WEIGHTS))
     model.eval()
     return records
 
@@ -212,7 +225,9 @@ def train(
 def _note(records: list[dict[str, float]]) -> str:
     if not records:
         return ""
-    return f"epoch {records[-1]['epoch']}: train {records[-1]['train']:.4f} valid {records[-1]['valid']:.4f}"
+    last = records[-1]
+    nats = f" nats {last['nats']:.4f}" if "nats" in last else ""
+    return f"epoch {last['epoch']}: train {last['train']:.4f} valid {last['valid']:.4f}{nats}"
 
 
 def _shuffled(data: EncodedMolecules, seed: int, epoch: int) -> Tensor:
@@ -237,13 +252,15 @@ class _using:
 
 
 @torch.no_grad()
-def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, device: str) -> float:
-    """Loss on (the first 4,096 of) the validation split; NaN if it is empty."""
-    count = min(len(held_out), _VALID_MOLECULES)
-    total, atoms = 0.0, 0
-    for indices in torch.arange(count).split(settings.batch_size):
+def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, device: str) -> dict[str, float]:
+    """Loss on (the first 4,096 of) the validation split, NaN if it is empty, and nats per atom of the first 1,024."""
+    loss, atoms, nats, counted = 0.0, 0, 0.0, 0
+    for indices in torch.arange(min(len(held_out), _VALID_MOLECULES)).split(settings.batch_size):
         batch = held_out.batch(indices, device)
-        loss = model.loss(batch, settings.seed, _VALID_STEP, settings.objective)
-        total += float(loss) * batch.atoms.numel()
+        loss += float(model.loss(batch, settings.seed, _VALID_STEP)) * batch.atoms.numel()
         atoms += batch.atoms.numel()
-    return total / atoms if atoms else math.nan
+        if hasattr(model, "log_prob") and int(indices[0]) < _NATS_MOLECULES:
+            nats -= float(model.log_prob(batch, settings.seed, _VALID_STEP, method="rk4", steps=8).value.sum())
+            counted += batch.atoms.numel()
+    found = {"valid": loss / atoms if atoms else math.nan}
+    return found | {"nats": nats / counted} if counted else found

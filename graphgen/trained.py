@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,37 @@ from graphgen.molecules.encoded import SPLITS, EncodedMolecules
 from graphgen.molecules.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from graphgen.candidates import Candidates
     from graphgen.generated import Generated
     from graphgen.likelihood import Likelihoods
 
 
-def load(folder: str | os.PathLike[str]) -> TrainedModel:
-    """The model in a folder that ``graphgen train`` or ``graphgen.train.train`` wrote.
+BUNDLED = Path(__file__).parent / "bundled"
+"""Small trained models that come with the package, one folder each."""
+
+
+def find_model(name_or_folder: str | os.PathLike[str]) -> Path:
+    """The folder of a model; a name of a bundled one is that unless such a folder is here.
+
+    Raises:
+        GraphgenError: there is neither.
+    """
+    path, bundled = Path(name_or_folder), BUNDLED / str(name_or_folder)
+    if path.exists() or len(path.parts) > 1:
+        return path
+    if (bundled / checkpoint.DESCRIPTION).is_file():
+        return bundled
+    names = ", ".join(sorted(folder.parent.name for folder in BUNDLED.glob(f"*/{checkpoint.DESCRIPTION}")))
+    raise GraphgenError(f"{path}: no such folder, and no bundled model of that name; there are {names}")
+
+
+def load(name_or_folder: str | os.PathLike[str]) -> TrainedModel:
+    """The model in a folder that ``graphgen train`` or ``graphgen.train.train`` wrote, or a bundled one by its name.
 
     Raises:
         GraphgenError: no model there, damaged files, or a model this version does not know.
     """
-    path = Path(folder)
+    path = find_model(name_or_folder)
     return TrainedModel(path, models.load(path), checkpoint.read_log(path))
 
 
@@ -53,6 +73,11 @@ class TrainedModel:
         """Whether it can say how probable a molecule is."""
         return hasattr(self.network, "log_prob")
 
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it came with the package."""
+        return self.folder.parent == BUNDLED
+
     def __repr__(self) -> str:
         data = self.run.get("data", {}).get("name", "unknown data")
         return f"<{self.network.name} in {self.folder}, trained on {data} for {len(self.run.get('epochs', ()))} epochs>"
@@ -79,13 +104,13 @@ class TrainedModel:
         )
 
     def skeletons(
-        self, structures: str | os.PathLike[str] | None = None, split: str = "test", column: str | None = None
-    ) -> EncodedMolecules:
-        """Molecules whose bonds the model can be given.
+        self, structures: str | os.PathLike[str] = "test", column: str | None = None
+    ) -> tuple[EncodedMolecules, str]:
+        """Molecules whose bonds the model can be given, and in words whose they are.
 
         Args:
-            structures: data set or file; by default what the model was trained on.
-            split: of it. ``test`` is what a model has neither learnt from nor been chosen by.
+            structures: ``test``, ``valid`` or ``train``, a split of what the model was trained on (``test`` is what it
+                has neither learnt from nor been chosen by); or a data set or a file, all of it or with ``:split``.
             column: of the SMILES, if it is a table.
 
         Raises:
@@ -93,38 +118,54 @@ class TrainedModel:
         """
         from graphgen.molecules import datasets
 
-        if split not in SPLITS:
-            raise GraphgenError(f"split {split!r}: there are {', '.join(SPLITS)}")
-        data = self.data() if structures is None else datasets.load(structures, column)
-        part = data.split(split)
-        if not len(part):
-            raise GraphgenError(
-                f"{data.name}: its {split} split is empty ({len(data)} molecules in all); take another split"
-            )
-        return part
+        if str(structures) in SPLITS:
+            try:
+                data = self.data()
+            except GraphgenError:
+                if not self.is_bundled:
+                    raise
+                return self._stand_in()
+            split: str | None = str(structures)
+        else:
+            name, split = datasets.split_name(structures)
+            data = datasets.load(name, column)
+        found = datasets.part(data, split)
+        return found, f"{data.name}, {f'its {split} split' if split else 'all of it'} ({len(found):,} molecules)"
+
+    def _stand_in(self) -> tuple[EncodedMolecules, str]:
+        """Molecules that come with RDKit, of sizes that the model knows, where those it learned from are not here."""
+        from graphgen.molecules import datasets
+
+        smallest, largest = self.run["data"]["atoms"]
+        data = datasets.load("nci")
+        fitting = ((data.sizes >= smallest) & (data.sizes <= largest)).nonzero().flatten()
+        found = replace(data, rows=data.rows[fitting])
+        return found, (
+            f"RDKit's NCI molecules of {smallest} to {largest} atoms ({len(found):,}, each as often as needed), "
+            f"because {self.run['data']['name']} is not here"
+        )
 
     def generate(
         self,
         n: int = 1000,
         seed: int = 0,
-        structures: EncodedMolecules | str | os.PathLike[str] | None = None,
-        split: str = "test",
+        structures: EncodedMolecules | str | os.PathLike[str] = "test",
         column: str | None = None,
         batch_size: int = 512,
-        steps: int = 20,
         nll_draws: int = 4,
         until_molecules: bool = False,
         device: str = "cpu",
         progress: bool = True,
         start: int = 0,
-        temperature: float = 0.0,
+        candidates: Candidates | None = None,
+        **sampling: Any,
     ) -> Generated:
         """Sample atoms on the bonds of real molecules, by default held-out ones of its own data.
 
         Args:
-            n, seed, batch_size, steps, nll_draws, until_molecules, device, start, temperature: as
+            n, seed, batch_size, nll_draws, until_molecules, device, start, candidates, sampling: as
                 :func:`graphgen.generate.generate` has them.
-            structures: molecules, or as :meth:`skeletons` takes them, with ``split`` and ``column``.
+            structures, column: molecules, or as :meth:`skeletons` takes them.
 
         Raises:
             GraphgenError: as :meth:`skeletons` and :func:`graphgen.generate.generate`.
@@ -132,7 +173,7 @@ class TrainedModel:
         from graphgen.generate import generate
 
         if not isinstance(structures, EncodedMolecules):
-            structures = self.skeletons(structures, split, column)
+            structures, _ = self.skeletons(structures, column)
         draws = nll_draws if self.has_likelihood else 0
         return generate(
             self.network,
@@ -140,13 +181,13 @@ class TrainedModel:
             n,
             seed,
             batch_size,
-            steps,
             device,
             progress,
-            start=start,
-            until_molecules=until_molecules,
-            nll_draws=draws,
-            temperature=temperature,
+            start,
+            until_molecules,
+            draws,
+            candidates,
+            **sampling,
         )
 
     def likelihood(
@@ -158,6 +199,7 @@ class TrainedModel:
         steps: int = 20,
         device: str = "cpu",
         progress: bool = True,
+        trace: str = "hutchinson",
     ) -> Likelihoods:
         """Log-probability of every molecule (nats), as :func:`graphgen.likelihood.log_probabilities` has it.
 
@@ -168,4 +210,4 @@ class TrainedModel:
 
         if not self.has_likelihood:
             raise GraphgenError(f"{self.folder}: a {self.network.name} has no likelihood")
-        return log_probabilities(self.network, molecules, seed, draws, batch_size, steps, device, progress)
+        return log_probabilities(self.network, molecules, seed, draws, batch_size, steps, device, progress, trace)

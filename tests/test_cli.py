@@ -61,12 +61,23 @@ def test_training_on_malformed_rows_goes_on_and_generates(cli, mixed, tmp_path):
     code, _, err = cli("train", "-i", path, "-o", "run", "--epochs", "2", "--hidden", "8", "--layers", "1")
     assert code == 2 and "model in run" in err
     assert (tmp_path / "run.rejects.csv").exists()
-    code, out, err = cli("generate", "run", "-n", "7", "--structures", path, "--split", "train", "-o", "out.csv")
+    code, out, err = cli("generate", "run", "-n", "7", "--structures", f"{path}:train", "-o", "out.csv")
     assert code == 2 and out == "" and "7 attempts" in err
     with open(tmp_path / "out.csv") as file:
         assert len(list(csv.DictReader(file))) == 7
     code, out, err = cli(
-        "evaluate", "out.csv", "--train", path, "--split", "train", "--model", "run", "-o", "r.html", "--json", "m.json"
+        "evaluate",
+        "out.csv",
+        "--train",
+        path,
+        "--structures",
+        "train",
+        "--model",
+        "run",
+        "-o",
+        "r.html",
+        "--json",
+        "m.json",
     )
     assert code == 0 and "look-up" in out and "V_strict" in out
     numbers = json.loads((tmp_path / "m.json").read_text())
@@ -89,7 +100,7 @@ def run(cli, mixed, tmp_path):
 
 def test_a_model_of_a_file_finds_its_bonds_again_or_says_so(cli, run, tmp_path, monkeypatch):
     (tmp_path / "mixed.smi").unlink()  # what was encoded is enough
-    code, _, err = cli("generate", "run", "-n", "3", "-o", "out.csv", "--split", "train")
+    code, _, err = cli("generate", "run", "-n", "3", "-o", "out.csv", "--structures", "train")
     assert code == 0 and "3 rows in out.csv" in err
     monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path / "empty"))
     code, _, err = cli("generate", "run", "-o", "out.csv")
@@ -97,7 +108,7 @@ def test_a_model_of_a_file_finds_its_bonds_again_or_says_so(cli, run, tmp_path, 
 
 
 def test_tables_have_n_attempts_and_lists_n_molecules(cli, run, tmp_path):
-    generate = ("generate", "run", "--split", "train", "--seed", "3", "--steps", "4")
+    generate = ("generate", "run", "--structures", "train", "--seed", "3", "--steps", "4")
     assert cli(*generate, "-n", "40", "-o", "out.csv")[0] == 0
     rows = read(tmp_path / "out.csv")
     assert len(rows) == 40 and {row["SMILES_state"] for row in rows} <= {"0", "1", "2"}
@@ -115,7 +126,7 @@ def test_tables_have_n_attempts_and_lists_n_molecules(cli, run, tmp_path):
 
 
 def test_the_configuration_beside_an_output_makes_it_again(cli, run, tmp_path):
-    options = ("-n", "5", "--split", "train", "--steps", "3", "--nll-draws", "0", "--seed", "9")
+    options = ("-n", "5", "--structures", "train", "--steps", "3", "--nll-draws", "0", "--seed", "9")
     assert cli("generate", "run", *options, "-o", "out.csv")[0] == 0
     written = tomllib.loads((tmp_path / "out.csv.config.toml").read_text())
     assert written["seed"] == 9 and written["batch-size"] == 512 and written["model"] == "run"
@@ -234,7 +245,7 @@ def test_data_writes_what_it_is_asked_for(cli, mixed, tmp_path):
 
 def test_evaluate_takes_a_column(cli, mixed, tmp_path):
     (tmp_path / "theirs.csv").write_text("structure_smiles,note\nCCO,1\nCCN,2\n,3\n")
-    evaluate = ("evaluate", "theirs.csv", "--train", mixed[0], "--split", "train", "--json", "m.json")
+    evaluate = ("evaluate", "theirs.csv", "--train", mixed[0], "--structures", "train", "--json", "m.json")
     code, _, err = cli(*evaluate)
     assert code == 1 and "structure_smiles" in err
     assert cli(*evaluate, "--generated-column", "structure_smiles")[0] == 0
@@ -271,7 +282,7 @@ def test_resume(cli, mixed):
         (("likelihood", "nowhere", "-i", "nci", "-o", "out.smi"), ".csv"),
         (("likelihood", "nowhere", "-i", "nci", "-o", "out.csv", "--draws", "0"), "--draws"),
         (("evaluate", "nowhere.csv", "--train", "nci"), "nowhere.csv"),
-        (("evaluate", "table.csv", "--train", "nci", "--split", "middle"), "middle"),
+        (("evaluate", "table.csv", "--train", "nci", "--structures", "nci:middle"), "nci:middle: no such file"),
         (("explode",), "explode"),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 
 from graphgen import GraphgenError
 from graphgen.models import GraphCNF, load
+from graphgen.models.graph_cnf import LogProb
 from graphgen.molecules.encoded import Encoder
 from graphgen.molecules.vocabulary import MoleculeGraph
 from graphgen.train import LOG, TrainSettings, train
@@ -23,9 +24,9 @@ def data():
     return encoder.finish("chains")
 
 
-def network(data):
+def network(data, **settings):
     torch.manual_seed(0)
-    return GraphCNF(data.vocabulary, hidden=16, layers=1, context_layers=1)
+    return GraphCNF(data.vocabulary, hidden=16, layers=1, context_layers=1, **settings)
 
 
 SETTINGS = TrainSettings(epochs=4, batch_size=16, seed=3)
@@ -96,10 +97,52 @@ def test_a_kill_between_weights_and_log_repeats_nothing(data, tmp_path):
 
 
 def test_training_by_likelihood_reports_the_likelihood(data, tmp_path):
-    settings = TrainSettings(epochs=2, batch_size=64, objective="likelihood")
-    records = train(network(data), data, tmp_path, settings, progress=False)
+    settings = TrainSettings(epochs=2, batch_size=64)
+    records = train(network(data, objective="likelihood"), data, tmp_path, settings, progress=False)
     # Both are minus the bound, about log(2) for a model that knows nothing; a path's cross-entropy is far less.
     assert abs(records[1]["valid"] - records[1]["train"]) < 0.5 * records[1]["train"]
+
+
+def with_nats(model, nats):
+    """The model, telling these nats per atom of held-out molecules, one a time, and the weights it had then."""
+    told, seen = iter(nats), []
+
+    def log_prob(batch, seed, step, **_):
+        seen.append(weights(model))
+        value = -next(told) * batch.graph.ptr.diff().double()
+        return LogProb(value, value, batch.graph.ptr.diff())
+
+    model.log_prob = log_prob
+    return model, seen
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run(data, tmp_path):
+    settings = TrainSettings(epochs=9, batch_size=64, seed=3, patience=3)
+    model, seen = with_nats(network(data), [0.9, 0.5, 0.7, 0.6, 0.8, 0.1])
+    records = train(model, data, tmp_path, settings, progress=False)
+    assert [record["nats"] for record in records] == pytest.approx([0.9, 0.5, 0.7, 0.6, 0.8])
+    assert torch.equal(weights(model), seen[1]) and torch.equal(weights(load(tmp_path)), seen[1])
+    assert not torch.equal(seen[1], seen[4])
+
+
+def test_what_is_best_is_known_after_a_resumption(data, tmp_path):
+    settings = TrainSettings(epochs=4, batch_size=64, seed=3)
+    model, seen = with_nats(network(data), [0.9, 0.5, 0.7, 0.6])
+    original, calls = model.loss, 0
+
+    def interrupted(*args):
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # one training and one held-out batch an epoch
+            raise KeyboardInterrupt
+        return original(*args)
+
+    model.loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, tmp_path, settings, progress=False)
+    again, _ = with_nats(network(data), [0.7, 0.6])
+    records = train(again, data, tmp_path, settings, resume=True, progress=False)
+    assert len(records) == 4 and torch.equal(weights(again), seen[1])
 
 
 def test_a_finished_run_resumes_to_itself(data, tmp_path):
@@ -138,3 +181,5 @@ def test_numbers_that_are_not_finite_stop_the_run_by_name(data, tmp_path):
 def test_settings_are_checked():
     with pytest.raises(GraphgenError, match="epochs"):
         TrainSettings(epochs=0)
+    with pytest.raises(GraphgenError, match="patience"):
+        TrainSettings(patience=-1)

@@ -40,23 +40,23 @@ def test_import_is_light(run_python):
 def test_generate_finds_the_bonds_itself(home):
     model = graphgen.load(home / "run")
     assert "mine" in repr(model) and isinstance(model, graphgen.TrainedModel)
-    made = model.generate(12, seed=1, split="train", steps=3, progress=False)
+    made = model.generate(12, seed=1, structures="train", steps=3, progress=False)
     assert isinstance(made, graphgen.Generated) and len(made) == 12
-    again = model.generate(12, seed=1, split="train", steps=3, batch_size=5, progress=False)
+    again = model.generate(12, seed=1, structures="train", steps=3, batch_size=5, progress=False)
     assert again.smiles == made.smiles and torch.equal(again.nll, made.nll)
     assert bool((made.nll > 0).all()) and bool((made.nll_stderr > 0).all())
-    assert model.generate(3, split="train", nll_draws=0, progress=False).nll is None
+    assert model.generate(3, structures="train", nll_draws=0, progress=False).nll is None
 
 
 def test_bonds_from_elsewhere(home, monkeypatch, tmp_path):
     model = graphgen.load(home / "run")
     (tmp_path / "rings.smi").write_text("c1ccccc1\nC1CCCCC1\n" * 4)
-    made = model.generate(2, structures=tmp_path / "rings.smi", split="train", steps=2, progress=False)
+    made = model.generate(2, structures=f"{tmp_path / 'rings.smi'}:train", steps=2, progress=False)
     assert made.node_ptr.diff().tolist() == [6, 6]
     given = model.data().split("train")
     assert model.generate(2, structures=given, steps=2, progress=False).structures.max() < len(given)
-    with pytest.raises(GraphgenError, match="split 'all'"):
-        model.skeletons(split="all")
+    with pytest.raises(GraphgenError, match="all: no such file, and no data set"):
+        model.skeletons("all")
     monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path))
     with pytest.raises(GraphgenError, match="was trained on mine .* not here"):
         model.generate(2)
@@ -64,9 +64,9 @@ def test_bonds_from_elsewhere(home, monkeypatch, tmp_path):
 
 def test_until_molecules_counts_molecules(home):
     model = graphgen.load(home / "run")
-    made = model.generate(5, split="train", steps=3, until_molecules=True, batch_size=2, progress=False)
+    made = model.generate(5, structures="train", steps=3, until_molecules=True, batch_size=2, progress=False)
     assert sum(text is not None for text in made.smiles) == 5 and made.smiles[-1] is not None
-    assert made.smiles == model.generate(len(made), split="train", steps=3, progress=False).smiles
+    assert made.smiles == model.generate(len(made), structures="train", steps=3, progress=False).smiles
 
 
 def test_until_molecules_ends(home, monkeypatch):
@@ -75,7 +75,7 @@ def test_until_molecules_ends(home, monkeypatch):
     )
     model = graphgen.load(home / "run")
     with pytest.raises(GraphgenError, match=r"only 0 of 200 attempts gave a molecule \(the last failed with: no\)"):
-        model.generate(2, split="train", steps=1, nll_draws=0, until_molecules=True, progress=False)
+        model.generate(2, structures="train", steps=1, nll_draws=0, until_molecules=True, progress=False)
 
 
 def test_likelihood_of_molecules_encoded_elsewhere(home, tmp_path):
@@ -98,7 +98,7 @@ def test_likelihood_of_molecules_encoded_elsewhere(home, tmp_path):
 
 def test_guacamol_gets_new_molecules_every_time(home):
     model = graphgen.load(home / "run")
-    generator = Generator(model, split="train")
+    generator = Generator(model, structures="train")
     first, second = generator.generate(4), generator.generate(6)
-    assert [*first, *second] == [text or "" for text in model.generate(10, split="train", progress=False).smiles]
+    assert [*first, *second] == [text or "" for text in model.generate(10, structures="train", progress=False).smiles]
     assert all(isinstance(text, str) for text in first)

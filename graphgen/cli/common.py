@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from graphgen.errors import GraphgenError
-from graphgen.molecules.encoded import SPLITS, EncodedMolecules
+from graphgen.molecules.encoded import EncodedMolecules
 
 EXIT_ERROR, EXIT_PARTIAL, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -21,6 +21,8 @@ BatchSize = Annotated[int, typer.Option(help="Molecules at a time; changes speed
 Column = Annotated[str | None, typer.Option(help="Column of the SMILES in a .csv or .parquet file.")]
 
 MOLECULES = "nci, qm9, zinc250k, or a .smi, .csv, .sdf (.gz too) or .parquet file"
+PART = f"{MOLECULES}; :train, :valid or :test behind it takes that split"
+Model = Annotated[str, typer.Argument(help="Folder that `graphgen train` wrote, or a bundled model: qm9-cnf.")]
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 _stdout = Console(soft_wrap=True, highlight=False)
@@ -68,37 +70,28 @@ def load_data(name_or_path: str, column: str | None, rejects: Path | None) -> tu
     """A data set, and the exit code its rejected rows ask for; they are written to ``rejects``.
 
     The rows a named set leaves out are part of what the set is, so they are only counted.
+
+    Args:
+        name_or_path: its name or file; ``:split`` behind it takes only that split.
     """
-    from graphgen.molecules.datasets import SOURCES, load
+    from graphgen.molecules.datasets import SOURCES, load, part, split_name
     from graphgen.molecules.records import write_rejects
 
-    data = load(name_or_path, column)
-    log(f"{plain(data.name)}: {len(data):,} molecules, {len(data.vocabulary)} atom types")
-    if not data.rejects or name_or_path in SOURCES:
-        return data, 0
+    name, split = split_name(name_or_path)
+    data = load(name, column)
+    found = part(data, split)
+    chosen = "" if split is None else f"; its {split} split has {len(found):,}"
+    log(f"{plain(data.name)}: {len(data):,} molecules, {len(data.vocabulary)} atom types{chosen}")
+    if not data.rejects or name in SOURCES:
+        return found, 0
     reasons = ", ".join(f"{plain(reason)}: {count:,}" for reason, count in data.report["rejected"].items())
     where = ""
     if rejects is not None:
         write_rejects(rejects, data.rejects)
         where = f"; listed in {plain(rejects)}"
     log(f"[yellow]{len(data.rejects):,} rows rejected[/] ({reasons}){where}")
-    return data, EXIT_PARTIAL
+    return found, EXIT_PARTIAL
 
 
 def rejects_path(out: Path) -> Path:
     return out.with_name(out.name + ".rejects.csv")
-
-
-def take_split(data: EncodedMolecules, split: str) -> EncodedMolecules:
-    """
-    Raises:
-        GraphgenError: no such split, or it is empty.
-    """
-    if split not in SPLITS:
-        raise GraphgenError(f"split {split!r}: there are {', '.join(SPLITS)}")
-    part = data.split(split)
-    if not len(part):
-        raise GraphgenError(
-            f"{data.name}: its {split} split is empty ({len(data)} molecules in all); take another split"
-        )
-    return part

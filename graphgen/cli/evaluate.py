@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from graphgen.cli.common import Column, Device, Seed, check_device, load_data, log, plain, show, take_split
-from graphgen.cli.config import Config, write_config
+from graphgen.cli.common import PART, Column, Device, Seed, check_device, load_data, log, plain, show
+from graphgen.cli.config import Config, config_path, write_config
 from graphgen.molecules import output
 
 
@@ -19,9 +21,15 @@ def evaluate(
         str,
         typer.Option(help="Data set the model was trained on: novelty and controls are against its train split."),
     ],
-    split: Annotated[str, typer.Option(help="Its split that lent the bonds, if the file names skeletons.")] = "test",
+    structures: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Whose bonds they were given: test, valid or train of that data set; or {PART}; or none.",
+            show_default="as beside the file, else test",
+        ),
+    ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Folder of the model, to measure its likelihood on that split.")
+        str | None, typer.Option(help="Folder or name of the model, to measure its likelihood on these molecules.")
     ] = None,
     report: Annotated[Path | None, typer.Option("-o", "--report", help="HTML report to write.")] = None,
     json: Annotated[Path | None, typer.Option(help="JSON file of all numbers to write.")] = None,
@@ -34,39 +42,46 @@ def evaluate(
 ) -> None:
     """Judge generated molecules, beside the rules that learn nothing where bonds were given.
 
-    Counts over all attempts; the distribution of the valid ones against the split, with the floor that
-    training molecules reach; validity as MOSES, DIG and GDSS define it.
+    Counts over all attempts; the distribution of the valid ones against the molecules that lent the bonds, with the
+    floor that training molecules reach; validity as MOSES, DIG and GDSS define it. With --structures none only the
+    SMILES are judged.
 
     Examples:
       graphgen evaluate out.csv --train qm9 --model runs/qm9 -o report.html
       graphgen evaluate theirs.smi --train zinc250k --json metrics.json
     """
+    from dataclasses import replace
+
+    import graphgen
     from graphgen import evaluate as workflow
     from graphgen import follow, likelihood
     from graphgen.generated import Generated
     from graphgen.metrics.floors import as_in_source
-    from graphgen.models import checkpoint, load
     from graphgen.molecules import datasets
+    from graphgen.molecules.encoded import SPLITS
     from graphgen.molecules.records import read_records
 
     check_device(device)
     attempts = Generated.load(generated, generated_column)
-    settings: dict[str, object] = {
-        "generated": str(generated),
-        "train": train,
-        "structures": f"{split} split",
-    }
+    whose = structures or _as_generated(generated) or "test"
+    settings: dict[str, object] = {"generated": str(generated), "train": train, "structures": whose}
     if not any(suffix.lower() in output.TABLES for suffix in generated.suffixes):
         settings["attempts"] = "records of a list of molecules, which holds no failed attempts; a table has them"
     data, _ = load_data(train, column, None)
-    held_out = take_split(data, split)
-    nats, curve, paths = None, {}, []
+    if whose == "none":
+        attempts, whose = replace(attempts, structures=None), "test"
+    lender, split = (train, whose) if whose in SPLITS else datasets.split_name(whose)
+    lending = data if lender == train else load_data(lender, column, None)[0]
+    held_out = datasets.part(lending, split)
+    nats, curve, paths, folder = None, {}, [], None
     if model is not None:
-        trained = load(model)
-        nats = likelihood.held_out_nats(trained, held_out, seed, device=device)
-        paths = follow.follow(trained, held_out, seed=seed, device=device)
+        trained = graphgen.load(model)
+        network, folder = trained.network, trained.folder
+        if trained.has_likelihood:
+            nats = likelihood.held_out_nats(network, held_out, seed, device=device)
+        paths = follow.follow(network, held_out, seed=seed, device=device)
         settings["model"] = str(model)
-        if run := checkpoint.read_log(model):
+        if run := trained.run:
             curve = training_curve(run)
     found = workflow.evaluate(
         attempts,
@@ -78,19 +93,30 @@ def evaluate(
         seed=seed,
         reference=held_out,
         with_fcd=fcd,
-        raw=as_in_source(held_out, read_records(datasets.source_file(train), column)),
+        raw=as_in_source(held_out, read_records(datasets.source_file(lender), column)),
     )
     if report is not None:
         found.html(report, curve, ("epoch", "nats per atom"), paths)
-        write_config(context, report, [data], model)
+        write_config(context, report, [data], folder)
         log(f"report: {plain(report)}")
     if json is not None:
         found.save_json(json)
-        write_config(context, json, [data], model)
+        write_config(context, json, [data], folder)
         log(f"numbers: {plain(json)}")
     show(found)
 
 
-def training_curve(run: dict) -> dict[str, list[tuple[float, float]]]:
+def _as_generated(generated: Path) -> str | None:
+    """Whose bonds the file was given, as the configuration beside it says."""
+    beside = config_path(generated)
+    try:
+        return tomllib.loads(beside.read_text(encoding="utf-8")).get("structures")
+    except (OSError, ValueError):
+        return None
+
+
+def training_curve(run: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """The losses of a training log, for a report."""
-    return {name: [(row["epoch"], row[name]) for row in run["epochs"]] for name in ("train", "valid")}
+    return {
+        name: [(row["epoch"], row[name]) for row in run["epochs"] if name in row] for name in ("train", "valid", "nats")
+    }

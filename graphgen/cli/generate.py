@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from graphgen.cli.common import (
-    MOLECULES,
+    PART,
     BatchSize,
     Column,
     Device,
+    Model,
     Seed,
     check_device,
     load_data,
@@ -20,14 +21,13 @@ from graphgen.cli.common import (
     plain,
     positive,
     rejects_path,
-    take_split,
 )
 from graphgen.cli.config import Config, write_config
 
 
 def generate(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
+    model: Model,
     out: Annotated[
         Path,
         typer.Option(
@@ -36,15 +36,23 @@ def generate(
     ],
     n: Annotated[int, typer.Option("-n", help="Rows to write.")] = 1000,
     structures: Annotated[
-        str | None,
-        typer.Option(help=f"Whose bonds to use: {MOLECULES}.", show_default="the model's own data"),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which of its splits: train, valid, test.")] = "test",
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+        str,
+        typer.Option(help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}."),
+    ] = "test",
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default="the model's own")] = None,
     temperature: Annotated[
-        float,
-        typer.Option(help="0 takes the likeliest label of every atom; 1 draws by the model's own law."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="0 takes the likeliest label of every atom; 1 draws by the model's own law.", show_default="0"
+        ),
+    ] = None,
+    candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
+    choose: Annotated[
+        str, typer.Option(help="Of the candidates: likeliest, weighted (by probability) or first.")
+    ] = "likeliest",
+    reject: Annotated[
+        bool, typer.Option("--reject", help="Only candidates that are molecules may be chosen; the log says how many.")
+    ] = False,
     nll_draws: Annotated[int, typer.Option(help="Draws for the column NLL; 0 leaves it out and halves the time.")] = 4,
     seed: Seed = 0,
     batch_size: BatchSize = 512,
@@ -55,48 +63,58 @@ def generate(
     """Sample atoms on the bonds of real molecules (by default held-out ones: the test split).
 
     A table gets n attempts, failures included with their reason; a list gets n molecules, and the log says how many
-    attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats.
+    attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats; of a row chosen
+    among candidates it is too small by what luck adds.
 
     Examples:
-      graphgen generate runs/qm9 -n 10000 -o out.csv
-      graphgen generate runs/qm9 -n 500 -o out.sdf.gz --structures mine.smi --split train --seed 7
+      graphgen generate qm9-cnf -n 1000 -o out.smi
+      graphgen generate runs/qm9 -n 500 -o out.sdf.gz --structures mine.smi --seed 7
+      graphgen generate runs/qm9 -n 1000 -o out.csv --candidates 4 --reject
       graphgen generate --config out.csv.config.toml
     """
     import graphgen
+    from graphgen.candidates import Candidates
     from graphgen.errors import GraphgenError
     from graphgen.molecules import output
-    from graphgen.molecules.datasets import SOURCES
+    from graphgen.molecules.encoded import SPLITS
 
-    positive(n=n, batch_size=batch_size, steps=steps)
+    positive(n=n, batch_size=batch_size, **({} if steps is None else {"steps": steps}))
     if nll_draws < 0:
         raise GraphgenError(f"--nll-draws must be 0 or more, not {nll_draws}")
-    if not 0 <= temperature < math.inf:
+    if temperature is not None and not 0 <= temperature < math.inf:
         raise GraphgenError(f"--temperature must be 0 or more, not {temperature}")
+    choice = Candidates(candidates, choose, reject)
     alone = output.kind_of(out) in output.LISTS
     check_device(device)
     trained = graphgen.load(model)
-    if structures is not None:
-        data, code = load_data(structures, column, rejects_path(out))
+    if structures in SPLITS:
+        skeletons, whose = trained.skeletons(structures)
+        code = 0
     else:
-        data, code = trained.data(), 0
-        structures = data.name if data.name in SOURCES else None
-    skeletons = take_split(data, split)
-    log(f"bonds come from the {split} split of {plain(data.name)} ({len(skeletons):,} molecules); atoms are sampled")
+        skeletons, code = load_data(structures, column, rejects_path(out))
+        whose = f"{structures} ({len(skeletons):,} molecules)"
+    log(f"bonds are those of {plain(whose)}; atoms are sampled")
+    asked: dict[str, Any] = {"steps": steps, "temperature": temperature}
     result = trained.generate(
         n,
         seed,
         skeletons,
         batch_size=batch_size,
-        steps=steps,
         nll_draws=nll_draws,
-        temperature=temperature,
         until_molecules=alone,
         device=device,
+        candidates=choice,
+        **{name: value for name, value in asked.items() if value is not None},
     )
     result.save(out)
-    write_config(context, out, [data], model, structures=structures)
+    write_config(context, out, [skeletons], trained.folder)
     failed = sum(smiles is None for smiles in result.smiles)
+    accepted = ""
+    if result.accepted is not None:
+        share = float(result.accepted.sum()) / (len(result) * candidates)
+        accepted = f"{100 * share:.2f} % of {len(result) * candidates:,} candidates accepted; "
     log(
-        f"{len(result):,} attempts, {len(result) - failed:,} molecules, {failed:,} failures; {n:,} rows in {plain(out)}"
+        f"{len(result):,} attempts, {len(result) - failed:,} molecules, {failed:,} failures; {accepted}"
+        f"{n:,} rows in {plain(out)}"
     )
     raise typer.Exit(code)

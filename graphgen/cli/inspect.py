@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
-from graphgen.cli.common import log, plain, show
+from graphgen.cli.common import Model, log, plain, show
 
 _EPOCHS = 8
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
+    model: Model,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what is in a model's folder: the model, its vocabulary, how it was trained and with what.
@@ -68,7 +67,9 @@ def describe(trained: Any) -> dict[str, Any]:
         training = {
             "settings": dict(run["settings"]),
             "epochs": [
-                {key: row[key] for key in ("epoch", "step", "train", "valid", "seconds")} for row in run["epochs"]
+                {key: row[key] for key in ("epoch", "step", "train", "valid", "seconds")}
+                | {key: row[key] for key in ("nats",) if key in row}
+                for row in run["epochs"]
             ],
             "environment": {**run["environment"], "threads": run["threads"]},
         }
@@ -91,15 +92,17 @@ def describe(trained: Any) -> dict[str, Any]:
 
 
 def _history(epochs: list[dict[str, float]]) -> Table:
-    table = Table("epoch", "step", "train", "valid", "seconds", box=None)
+    with_nats = all("nats" in row for row in epochs)
+    table = Table("epoch", "step", "train", "valid", *(["nats"] if with_nats else []), "seconds", box=None)
     count = min(_EPOCHS, len(epochs))
-    best = min(epochs, key=lambda row: row["valid"])
+    best = min(epochs, key=lambda row: row["nats"] if with_nats else row["valid"])
     for i in sorted({(len(epochs) - 1) * k // max(count - 1, 1) for k in range(count)} | {epochs.index(best)}):
         row = epochs[i]
+        losses = [f"{row[name]:.4f}" for name in ("train", "valid", "nats") if name in row]
         note = " (best)" if row is best else ""
-        numbers = (f"{row['epoch']}", f"{row['step']:,}", f"{row['train']:.4f}", f"{row['valid']:.4f}{note}")
-        table.add_row(*numbers, f"{row['seconds']:.0f}")
-    table.caption, table.caption_justify = "losses in nats per atom of the training's objective", "left"
+        table.add_row(f"{row['epoch']}", f"{row['step']:,}", *losses, f"{row['seconds']:.0f}{note}")
+    table.caption = "train and valid: the model's loss; nats: minus its log-probability of held-out molecules, per atom"
+    table.caption_justify = "left"
     return table
 
 

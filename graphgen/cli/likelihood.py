@@ -9,10 +9,11 @@ import typer
 
 from graphgen.cli.common import (
     EXIT_PARTIAL,
-    MOLECULES,
+    PART,
     BatchSize,
     Column,
     Device,
+    Model,
     Seed,
     check_device,
     load_data,
@@ -20,19 +21,20 @@ from graphgen.cli.common import (
     plain,
     positive,
     rejects_path,
-    take_split,
 )
 from graphgen.cli.config import Config, write_config
 
 
 def likelihood(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder that `graphgen train` wrote.")],
-    input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
+    model: Model,
+    input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {PART}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Table to write: .csv (.gz too) or .parquet.")],
-    split: Annotated[str | None, typer.Option(help="Only one split of them: train, valid, test.")] = None,
     draws: Annotated[int, typer.Option(help="Draws to average; the error falls with their root.")] = 4,
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+    steps: Annotated[int, typer.Option(help="Steps of the solver, four field evaluations each.")] = 20,
+    trace: Annotated[
+        str, typer.Option(help="hutchinson (one random probe a draw) or exact (slow for large molecules).")
+    ] = "hutchinson",
     seed: Seed = 0,
     batch_size: BatchSize = 512,
     column: Column = None,
@@ -46,41 +48,43 @@ def likelihood(
 
     Examples:
       graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
-      graphgen likelihood runs/qm9 -i qm9 --split test --draws 16 -o nll.parquet
+      graphgen likelihood runs/qm9 -i qm9:test --draws 16 -o nll.parquet
     """
     import graphgen
+    from graphgen.errors import GraphgenError
     from graphgen.likelihood import in_vocabulary
     from graphgen.molecules import output, records
 
     positive(draws=draws, steps=steps, batch_size=batch_size)
+    if trace not in ("hutchinson", "exact"):
+        raise GraphgenError(f"--trace {trace}: choose hutchinson or exact")
     output.kind_of(out, output.TABLES)
     check_device(device)
     trained = graphgen.load(model)
     data, code = load_data(input, column, rejects_path(out))
-    chosen = data if split is None else take_split(data, split)
     places = _places(input, column, data)
-    known, others = in_vocabulary(chosen, trained.vocabulary)
+    known, others = in_vocabulary(data, trained.vocabulary)
     if others:
         code = EXIT_PARTIAL
         unknown = [
-            records.Reject(
-                places[int(chosen.rows[i])][0], f"atom type the model does not know: {name}", chosen.smiles(i)
-            )
+            records.Reject(places[int(data.rows[i])][0], f"atom type the model does not know: {name}", data.smiles(i))
             for i, name in sorted(others.items())
         ]
         records.write_rejects(rejects_path(out), [*data.rejects, *unknown])
         log(f"[yellow]{len(others):,} molecules have atoms the model does not know[/]; in {plain(rejects_path(out))}")
-    found = trained.likelihood(known, seed, draws, batch_size, steps, device)
+    found = trained.likelihood(known, seed, draws, batch_size, steps, device, trace=trace)
     columns = {
         "SMILES": [known.smiles(i) for i in range(len(known))],
         "NLL": (-found.value).tolist(),
         "NLL_stderr": found.stderr.tolist(),
+        "method": [f"rk4 {steps} steps, {trace} trace, {draws} draws"] * len(known),
+        "evaluations": found.evaluations.tolist(),
         "heavy_atoms": found.atoms.tolist(),
         "where": [places[row][0] for row in known.rows.tolist()],
         "name": [places[row][1] or None for row in known.rows.tolist()],
     }
     output.write(out, columns)
-    write_config(context, out, [data], model)
+    write_config(context, out, [data], trained.folder)
     mean = -float(found.value.sum() / found.atoms.sum())
     log(f"{len(known):,} molecules, {mean:.4f} nats per atom on average: {plain(out)}")
     raise typer.Exit(code)
@@ -88,11 +92,12 @@ def likelihood(
 
 def _places(input: str, column: str | None, data) -> list[tuple[str, str]]:
     """Where each molecule of a data set stood, and its name."""
-    from graphgen.molecules.datasets import SOURCES
+    from graphgen.molecules.datasets import SOURCES, split_name
     from graphgen.molecules.records import Record, read_records
 
-    if input in SOURCES:
-        return [(f"{input}:{row}", "") for row in range(len(data))]
+    name, _ = split_name(input)
+    if name in SOURCES:
+        return [(f"{name}:{row}", "") for row in range(int(data.rows.max()) + 1)]
     rejected = {reject.where for reject in data.rejects}
-    found = (item for item in read_records(input, column) if isinstance(item, Record))
+    found = (item for item in read_records(name, column) if isinstance(item, Record))
     return [(item.where, item.name) for item in found if item.where not in rejected]

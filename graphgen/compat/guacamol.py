@@ -27,7 +27,7 @@ class Generator(_Base):
 
     Args:
         model: what :func:`graphgen.load` returns.
-        structures, split: as :meth:`~graphgen.trained.TrainedModel.skeletons` takes them.
+        structures: molecules, or as :meth:`~graphgen.trained.TrainedModel.skeletons` takes them.
         seed, batch_size, device: as :meth:`~graphgen.trained.TrainedModel.generate` takes them.
 
     Raises:
@@ -37,15 +37,14 @@ class Generator(_Base):
     def __init__(
         self,
         model: TrainedModel,
-        structures: EncodedMolecules | str | None = None,
-        split: str = "test",
+        structures: EncodedMolecules | str = "test",
         seed: int = 0,
         batch_size: int = 512,
         device: str = "cpu",
     ) -> None:
         self.model, self.seed, self.batch_size, self.device = model, seed, batch_size, device
         if not isinstance(structures, EncodedMolecules):
-            structures = model.skeletons(structures, split)
+            structures, _ = model.skeletons(structures)
         self.structures = structures
         self.handed_out = 0
 

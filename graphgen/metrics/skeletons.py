@@ -97,5 +97,5 @@ def misfit(row: int, generated: Generated, why: str) -> GraphgenError:
     assert generated.structures is not None
     return GraphgenError(
         f"generated row {row} names skeleton {int(generated.structures[row])} but {why}; "
-        "give the data and split it was generated on"
+        "give the data and split it was generated on, or judge the SMILES alone (--structures none)"
     )

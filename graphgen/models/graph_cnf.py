@@ -9,13 +9,14 @@ the straight path from noise to it is ``x_t = t * scale * e_k + noise``, whose v
 since Bayes' rule for unit normals gives every label the logit ``t * scale * x_k`` plus whatever the neighbourhood
 says, which is what the field learns. With the exact posterior this velocity transports the prior N(0, I) to the blurred
 data exactly (flow matching: Lipman et al. 2023, theorem 1; posterior form: Eijkelboom et al. 2024). However it was
-trained, it is an ODE field, and log_prob is that of the ODE.
+trained, it is an ODE field, and log_prob is that of the ODE. Trained by likelihood, the path is the flow's own, and so
+may its end be: a trained end time T is how far the field is followed, dx/dt = T v(T t, x) for t from 0 to 1.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,12 +24,11 @@ from torch import Tensor, nn
 
 from graphgen import ops
 from graphgen.errors import GraphgenError
-from graphgen.fields import NeighbourhoodField
 from graphgen.graph import GraphBatch
-from graphgen.models import checkpoint
+from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
-from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
+from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops.noise import Stream
 from graphgen.solvers import odeint
 
@@ -39,14 +39,29 @@ _REDRAWS = 16
 
 
 class LogProb(NamedTuple):
-    """Per graph: a lower bound on the log-probability of the labels (nats), its standard error, and atoms counted."""
+    """Of B graphs: a lower bound on the log-probability of the labels.
+
+    Attributes:
+        value, stderr: [B] nats; the standard error is that of the draws, NaN for one.
+        atoms: [B] how many the value is a sum over.
+        evaluations: of the field, in all draws; of an adaptive solve, as many as its slowest graph took.
+    """
 
     value: Tensor
     stderr: Tensor
     atoms: Tensor
+    evaluations: int = 0
 
 
-class GraphCNF(nn.Module):
+class _Back(NamedTuple):
+    """Points carried back to noise: [B] their log-density, [B] the kinetic energy of their paths (0 if not asked)."""
+
+    log_density: Tensor
+    energy: Tensor
+    evaluations: int
+
+
+class GraphCNF(FixedBondModel):
     """Atoms on given bonds by a continuous normalizing flow.
 
     Args:
@@ -57,6 +72,15 @@ class GraphCNF(nn.Module):
         scale: distance of the labels' points from the origin, in units of the noise.
         label_smoothing: s moves the point of label k from ``scale e_k`` to ``scale ((1 - s) e_k + s / c)``, as the
             modular flow does; what stands above about e_k holds of these points.
+        objective: what :meth:`loss` is: "flow-matching" (cross-entropy of the labels at a random point of the path, no
+            simulation) or "likelihood" (minus log_prob's bound, through an 8-step Runge-Kutta solve with one
+            Hutchinson probe).
+        kinetic: weight, in the likelihood objective, of the path's kinetic energy per atom, half the squared speed
+            integrated over t (Finlay et al. 2020, equation 4): straighter paths, fewer steps.
+        trained_end_time: let the likelihood objective also learn T.
+
+    Raises:
+        GraphgenError: a setting out of range, or one that flow matching, whose path is fixed, has no use for.
     """
 
     name = "graph-cnf"
@@ -70,22 +94,32 @@ class GraphCNF(nn.Module):
         context_layers: int = 3,
         scale: float = 8.0,
         label_smoothing: float = 0.0,
+        objective: str = "flow-matching",
+        kinetic: float = 0.0,
+        trained_end_time: bool = False,
     ) -> None:
-        super().__init__()
-        if not 0 <= label_smoothing < 1 or scale <= 0:
-            raise GraphgenError(f"label_smoothing ({label_smoothing}) must be in [0, 1) and scale ({scale}) above 0")
-        self.vocabulary = vocabulary
-        self.settings = {
-            "field": field,
-            "hidden": hidden,
-            "layers": layers,
-            "context_layers": context_layers,
-            "scale": scale,
-            "label_smoothing": label_smoothing,
-        }
-        self.spread = scale * (1 - label_smoothing)
-        self.shift = scale * label_smoothing / len(vocabulary)
-        self.field = NeighbourhoodField(len(vocabulary), len(BOND_TYPES), hidden, layers, context_layers, field)
+        super().__init__(
+            vocabulary,
+            field=field,
+            hidden=hidden,
+            layers=layers,
+            context_layers=context_layers,
+            scale=scale,
+            label_smoothing=label_smoothing,
+            objective=objective,
+            kinetic=kinetic,
+            trained_end_time=trained_end_time,
+        )
+        if objective not in OBJECTIVES:
+            raise GraphgenError(f"objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
+        if kinetic < 0:
+            raise GraphgenError(f"kinetic must be 0 or more, not {kinetic}")
+        if objective == "flow-matching" and (kinetic or trained_end_time):
+            raise GraphgenError(
+                "kinetic and trained_end_time shape the flow's path, which flow matching fixes; "
+                "leave them out or choose the objective likelihood"
+            )
+        self.log_end_time = nn.Parameter(torch.zeros(())) if trained_end_time else None
 
     # ---- the flow ---------------------------------------------------------------------------------------------------
 
@@ -94,6 +128,8 @@ class GraphCNF(nn.Module):
         field = self.field.bind(graph)
 
         def logits(t: Tensor, x: Tensor) -> Tensor:
+            if self.log_end_time is not None:
+                t = t * self.log_end_time.exp()
             sharpness = ops.segment_broadcast((t * self.spread).unsqueeze(1), graph.ptr, graph.num_nodes)
             return sharpness * x + field(t, x)
 
@@ -102,7 +138,12 @@ class GraphCNF(nn.Module):
     def bind_velocity(self, graph: GraphBatch) -> Callable[[Tensor, Tensor], Tensor]:
         """``(t [B], x [N, c]) -> dx/dt [N, c]``."""
         logits = self.bind_logits(graph)
-        return lambda t, x: ops.softmax(logits(t, x)) * self.spread + self.shift
+
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            v = ops.softmax(logits(t, x)) * self.spread + self.shift
+            return v if self.log_end_time is None else v * self.log_end_time.exp()
+
+        return velocity
 
     def transport(self, x: Tensor, graph: GraphBatch, t0: float = 0.0, t1: float = 1.0, **solver: Any) -> Tensor:
         """Carry points along the flow, from noise (t = 0) to data (t = 1) or, with t0 > t1, back.
@@ -115,27 +156,21 @@ class GraphCNF(nn.Module):
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
-    def loss(self, batch: MoleculeBatch, seed: int, step: int = 0, objective: str = "flow-matching") -> Tensor:
-        """Nats per atom, to be minimised.
+    def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
+        """The objective, nats per atom (with the kinetic term, if asked for), to be minimised.
 
         Args:
             seed, step: of the noise; the same pair gives the same loss.
-            objective: "flow-matching" (cross-entropy of the labels at a random point of the path, no simulation) or
-                "likelihood" (minus log_prob's bound, through an 8-step Runge-Kutta solve with one Hutchinson probe).
-
-        Raises:
-            ValueError: an unknown objective.
         """
-        if objective == "likelihood":
-            bound = self.log_prob(batch, seed, step, method="rk4", steps=8)
-            return -bound.value.sum() / batch.atoms.numel()
-        if objective != "flow-matching":
-            raise ValueError(f"loss: objective must be one of {OBJECTIVES}, got {objective!r}")
-        graph = batch.graph
-        t = self._times(batch, seed, step)
-        noise = self._noise(batch.graph, batch.ids, seed, Stream.PATH, step)
-        x = self._points(batch.atoms) * t[graph.batch].unsqueeze(1) + noise
-        return nn.functional.cross_entropy(self.bind_logits(graph)(t, x), batch.atoms)
+        if self.settings["objective"] == "likelihood":
+            z, log_q = self.dequantise(batch, seed, step)
+            back = self._carry_back(z, batch, seed, 1, "hutchinson", method="rk4", steps=8)
+            bound = (back.log_density - log_q).sum() - self.settings["kinetic"] * back.energy.sum()
+            return -bound / batch.atoms.numel()
+        t = self.times(batch, seed, step)
+        noise = self.noise(batch.graph, batch.ids, seed, Stream.PATH, step)
+        x = self.points(batch.atoms) * t[batch.graph.batch].unsqueeze(1) + noise
+        return nn.functional.cross_entropy(self.bind_logits(batch.graph)(t, x), batch.atoms)
 
     def log_prob(
         self,
@@ -163,13 +198,15 @@ class GraphCNF(nn.Module):
         Returns:
             Value and standard error over the draws (NaN for one) per graph. Differentiable.
         """
-        values = []
+        values, evaluations = [], 0
         for sample in range(samples):
             z, log_q = self.dequantise(batch, seed, step * samples + sample)
-            values.append(self.log_density(z, batch, seed + sample, probes, trace, **solver) - log_q)
+            back = self._carry_back(z, batch, seed + sample, probes, trace, **solver)
+            values.append(back.log_density - log_q)
+            evaluations += back.evaluations
         stacked = torch.stack(values)
         error = stacked.std(0) / samples**0.5 if samples > 1 else torch.full_like(stacked[0], torch.nan)
-        return LogProb(stacked.mean(0), error.detach(), batch.graph.ptr.diff())
+        return LogProb(stacked.mean(0), error.detach(), batch.graph.ptr.diff(), evaluations)
 
     def log_density(
         self,
@@ -181,10 +218,17 @@ class GraphCNF(nn.Module):
         **solver: Any,
     ) -> Tensor:
         """[B] log-density of points z [N, c] under the flow: log N(x(0)) minus the integral of the divergence."""
+        return self._carry_back(z, batch, seed, probes, trace, **solver).log_density
+
+    def _carry_back(self, z: Tensor, batch: MoleculeBatch, seed: int, probes: int, trace: str, **solver: Any) -> _Back:
         graph = batch.graph
         velocity = self.bind_velocity(graph)
+        with_energy = self.settings["kinetic"] > 0
+        evaluations = 0
 
         def augmented(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            nonlocal evaluations
+            evaluations += 1
             value, divergence, _ = ops.divergence(
                 lambda x: velocity(t, x),
                 state[0],
@@ -195,18 +239,21 @@ class GraphCNF(nn.Module):
                 graph_ids=batch.ids,
                 reach=self.field.reach,
             )
-            return value, divergence
+            energy = (0.5 * ops.graph_dot(value, value, graph.ptr),) if with_energy else ()
+            return value, divergence, *energy
 
-        start = (z, z.new_zeros(graph.num_graphs))
-        x, minus_integral = odeint(augmented, start, graph, 1.0, 0.0, **solver)
-        return _log_normal(x, graph) + minus_integral
+        nothing = z.new_zeros(graph.num_graphs)
+        start = (z, nothing, nothing) if with_energy else (z, nothing)
+        x, minus_integral, *minus_energy = odeint(augmented, start, graph, 1.0, 0.0, **solver)
+        energy = -minus_energy[0] if with_energy else nothing
+        return _Back(_log_normal(x, graph) + minus_integral, energy, evaluations)
 
     def dequantise(self, batch: MoleculeBatch, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
         """Points z [N, c] in the labels' argmax cells, and log q(z | labels) [B]."""
-        centre = self._points(batch.atoms)
+        centre = self.points(batch.atoms)
         z, outside = centre, torch.ones_like(batch.atoms, dtype=torch.bool)
         for attempt in range(_REDRAWS):
-            noise = self._noise(batch.graph, batch.ids, seed, Stream.DEQUANTISE, step * _REDRAWS + attempt)
+            noise = self.noise(batch.graph, batch.ids, seed, Stream.DEQUANTISE, step * _REDRAWS + attempt)
             z = torch.where(outside.unsqueeze(1), centre + noise, z)
             outside = z.argmax(1) != batch.atoms
             if not bool(outside.any()):
@@ -241,14 +288,31 @@ class GraphCNF(nn.Module):
         Returns:
             [N] int64 indices into the vocabulary: the same bits for any batching of the same (seed, ids).
         """
-        noise = self._noise(graph, ids, seed, Stream.PRIOR, 0)
+        noise = self.noise(graph, ids, seed, Stream.PRIOR)
         end = self.transport(noise, graph, method="rk4", steps=steps)
         if temperature == 0:
             return end.argmax(1)
-        logits = self.bind_logits(graph)(end.new_ones(graph.num_graphs), end) / temperature
-        below = ops.softmax(logits).cumsum(1)[:, :-1]
-        uniform = ops.uniform(graph.ptr, 1, seed, Stream.LABEL, 0, ids, logits.dtype)
-        return (uniform >= below).sum(1)
+        logits = self.bind_logits(graph)(end.new_ones(graph.num_graphs), end)
+        return self.draw_labels(logits, graph, ids, seed, temperature)
+
+    @torch.no_grad()
+    def marginals(self, graph: GraphBatch, ids: Tensor, seed: int, draws: int = 4) -> Tensor:
+        """[N, c] probability of every label of each atom, given the bonds alone.
+
+        At t = 0 the state is noise and tells nothing, so what flow matching learns there is the law given the bonds.
+
+        Args:
+            draws: of the noise, to average what the field makes of it.
+
+        Raises:
+            GraphgenError: trained by likelihood, which leaves the field at t = 0 another meaning.
+        """
+        if self.settings["objective"] != "flow-matching":
+            raise GraphgenError("marginals are read off the field at t = 0, which only flow matching teaches them")
+        logits = self.bind_logits(graph)
+        start = torch.zeros(graph.num_graphs, dtype=self.dtype, device=graph.device)
+        drawn = (self.noise(graph, ids, seed, Stream.PRIOR, step) for step in range(draws))
+        return torch.stack([ops.softmax(logits(start, x)) for x in drawn]).mean(0)
 
     @torch.no_grad()
     def trajectory(
@@ -262,7 +326,7 @@ class GraphCNF(nn.Module):
             times: when to look, in order, from 0 to 1. Where they divide the steps evenly, the steps are sample's own.
         """
         logits = self.bind_logits(graph)
-        x = self._noise(graph, ids, seed, Stream.PRIOR, 0)
+        x = self.noise(graph, ids, seed, Stream.PRIOR)
         frames, now = [], 0.0
         for time in times:
             if time > now:
@@ -271,41 +335,6 @@ class GraphCNF(nn.Module):
             t = torch.full((graph.num_graphs,), time, dtype=x.dtype, device=x.device)
             frames.append(Frame(time, ops.softmax(logits(t, x))))
         return frames
-
-    # ---- parts ------------------------------------------------------------------------------------------------------
-
-    def _points(self, atoms: Tensor) -> Tensor:
-        weight = self.field.out.weight
-        return nn.functional.one_hot(atoms, len(self.vocabulary)).to(weight.dtype) * self.spread + self.shift
-
-    def _noise(self, graph: GraphBatch, ids: Tensor, seed: int, stream: Stream, step: int) -> Tensor:
-        dtype = self.field.out.weight.dtype
-        return ops.normal(graph.ptr, len(self.vocabulary), seed, stream, step, ids, dtype)
-
-    def _times(self, batch: MoleculeBatch, seed: int, step: int) -> Tensor:
-        one_each = torch.arange(batch.graph.num_graphs + 1, device=batch.graph.device)
-        dtype = self.field.out.weight.dtype
-        return ops.uniform(one_each, 1, seed, Stream.TIME, step, batch.ids, dtype).squeeze(1)
-
-    # ---- disk -------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Any) -> None:
-        """Write the model to a folder as safetensors and JSON."""
-        description = {"model": self.name, "settings": self.settings, "vocabulary": self.vocabulary.to_json()}
-        checkpoint.write(folder, description, self.state_dict())
-
-    @classmethod
-    def restore(cls, description: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> GraphCNF:
-        """The model of a description and weights read from `where`."""
-        try:
-            model = cls(Vocabulary.from_json(description["vocabulary"]), **description["settings"])
-            model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise GraphgenError(
-                f"{where}: the model's description and weights do not fit together ({reason}); train or copy it again"
-            ) from None
-        return model.eval()
 
 
 def _log_normal(x: Tensor, graph: GraphBatch) -> Tensor:

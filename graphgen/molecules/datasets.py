@@ -17,7 +17,7 @@ from rdkit import RDConfig, rdBase
 
 from graphgen.errors import GraphgenError
 from graphgen.files import atomic_write
-from graphgen.molecules.encoded import EncodedMolecules, Encoder
+from graphgen.molecules.encoded import SPLITS, EncodedMolecules, Encoder
 from graphgen.molecules.records import READER_VERSION, UNREADABLE, Record, Reject, damaged, open_plain, read_records
 from graphgen.molecules.vocabulary import CODEC_VERSION, MoleculeGraph
 from graphgen.molecules.workers import encode_records
@@ -139,6 +139,30 @@ def load(name_or_path: str | os.PathLike[str], column: str | None = None, progre
             f"{cached.parent}: the cache cannot be written ({error.strerror}); set GRAPHGEN_CACHE"
         ) from None
     return EncodedMolecules.open(cached)
+
+
+def split_name(name: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """``data:split`` in two: ``qm9:test``; without a split that is None."""
+    whole, colon, split = str(name).rpartition(":")
+    return (whole, split) if colon and split in SPLITS else (str(name), None)
+
+
+def part(data: EncodedMolecules, split: str | None) -> EncodedMolecules:
+    """A split of a data set, or all of it.
+
+    Raises:
+        GraphgenError: no such split, or it is empty.
+    """
+    if split is None:
+        return data
+    if split not in SPLITS:
+        raise GraphgenError(f"split {split!r}: there are {', '.join(SPLITS)}")
+    found = data.split(split)
+    if not len(found):
+        raise GraphgenError(
+            f"{data.name}: its {split} split is empty ({len(data)} molecules in all); take another split"
+        )
+    return found
 
 
 def encoded_before(name: str, digest: str) -> list[EncodedMolecules]:

@@ -41,6 +41,7 @@ class Stream(IntEnum):
     LABEL = 11  # labels drawn from their probabilities
     AREA = 12  # what a step's time integral of Brownian motion needs beside its increment, on node features
     PAIR_AREA = 13  # the same on pair features
+    CHOICE = 14  # one of several candidates
     BROWNIAN = 16  # Brownian motions as functions of time, on node features
     BROWNIAN_KEY = 17  # not for elements: the seeds within a Brownian motion's cells, see csrc/noise/brownian.h
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from graphgen import GraphBatch, GraphgenError
+from graphgen import GraphBatch, GraphgenError, ops
 from graphgen.models import GraphCNF, load
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import Vocabulary
@@ -137,7 +137,7 @@ def test_points_lie_in_their_cells_and_log_q_is_their_density():
 @pytest.mark.parametrize("objective", ["flow-matching", "likelihood"])
 def test_both_objectives_learn(objective):
     """Every second atom of a chain is an O: learnable from the neighbours' state, not from the bonds alone."""
-    model = untrained(TWO)
+    model = untrained(TWO, objective=objective)
     batch = chains([6] * 32, TWO)
     start = torch.arange(32) % 2
     atoms = (torch.arange(6).repeat(32) + start.repeat_interleave(6)) % 2
@@ -152,7 +152,7 @@ def test_both_objectives_learn(objective):
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(150 if objective == "flow-matching" else 25):
         optimizer.zero_grad()
-        model.loss(batch, 0, step, objective).backward()
+        model.loss(batch, 0, step).backward()
         optimizer.step()
     # One fair coin per molecule of six atoms: log(2) / 6 = 0.116 nats per atom; independent atoms pay 0.693.
     assert before > 0.65
@@ -164,8 +164,73 @@ def test_loss_and_bound_are_functions_of_seed_and_step():
     assert torch.equal(model.loss(batch, 1, 2), model.loss(batch, 1, 2))
     assert not torch.equal(model.loss(batch, 1, 2), model.loss(batch, 1, 3))
     assert not torch.equal(model.loss(batch, 1, 2), model.loss(batch, 2, 2))
-    with pytest.raises(ValueError, match="objective"):
-        model.loss(batch, 0, objective="guess")
+
+
+@pytest.mark.parametrize(
+    "settings, complaint",
+    [
+        ({"objective": "guess"}, "objective 'guess'"),
+        ({"kinetic": -1.0}, "kinetic must be 0 or more"),
+        ({"kinetic": 1.0}, "likelihood"),
+        ({"trained_end_time": True}, "likelihood"),
+    ],
+)
+def test_settings_are_checked(settings, complaint):
+    with pytest.raises(GraphgenError, match=complaint):
+        untrained(FOUR, **settings)
+
+
+def test_an_end_time_of_one_is_no_end_time_and_another_one_rescales_time():
+    plain = untrained(FOUR, objective="likelihood")
+    model = untrained(FOUR, objective="likelihood", trained_end_time=True)
+    model.load_state_dict(plain.state_dict() | {"log_end_time": torch.zeros(())})
+    batch = chains([4, 5])
+    assert torch.equal(plain.loss(batch, 0), model.loss(batch, 0))
+    x = torch.randn(9, 4)
+    with torch.no_grad():
+        halfway = plain.transport(x, batch.graph, 0, 0.5, method="rk4", steps=40)
+        model.log_end_time.fill_(math.log(0.5))
+        assert torch.allclose(model.transport(x, batch.graph, method="rk4", steps=40), halfway, atol=1e-5)
+    loss = model.loss(batch, 0)
+    loss.backward()
+    up, down = model.log_end_time + 1e-2, model.log_end_time - 1e-2
+    with torch.no_grad():
+        ends = []
+        for value in (up, down):
+            model.log_end_time.copy_(value)
+            ends.append(float(model.loss(batch, 0)))
+    assert float(model.log_end_time.grad) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=5e-2)
+
+
+def test_kinetic_energy_of_a_straight_path_is_half_its_length_squared():
+    """With one certain label every atom moves by the label's point, 8 long, in time 1."""
+    batch = MoleculeBatch(single_atoms(3), torch.full((3,), 1), torch.arange(3))
+    losses = []
+    for kinetic in (0.0, 0.01):
+        model = untrained(FOUR, objective="likelihood", kinetic=kinetic)
+        model.field.out.bias.data = torch.tensor([0.0, 60.0, 0.0, 0.0])
+        with torch.no_grad():
+            losses.append(float(model.loss(batch, 0)))
+    assert losses[1] - losses[0] == pytest.approx(0.01 * 0.5 * 64, rel=1e-4)
+
+
+def test_marginals_are_the_shares_of_what_is_sampled():
+    model = untrained(TWO)
+    batch = chains([5] * 64, TWO)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(200):  # ends are C twice as often as N, whatever the bonds; the middle is N
+        ends = ((torch.arange(320) % 5) % 4 == 0) & (ops.uniform(torch.tensor([0, 320]), 1, step)[:, 0] < 2 / 3)
+        optimizer.zero_grad()
+        model.loss(batch._replace(atoms=(~ends).long()), 0, step).backward()
+        optimizer.step()
+    share = model.marginals(batch.graph, batch.ids, 0)
+    assert torch.allclose(share.sum(1), torch.ones(320), atol=1e-5)
+    drawn = torch.stack([model.sample(batch.graph, batch.ids + 64 * k, 1, steps=8) for k in range(40)]).view(-1, 5)
+    shares = (drawn == 0).double().mean(0)
+    assert torch.allclose(share.view(64, 5, 2)[:, :, 0].mean(0).double(), shares, atol=0.05)
+    assert 0.5 < float(shares[0]) < 0.8 and float(shares[2]) < 0.05
+    with pytest.raises(GraphgenError, match="flow matching"):
+        untrained(TWO, objective="likelihood").marginals(batch.graph, batch.ids, 0)
 
 
 def test_log_prob_of_a_molecule_does_not_depend_on_its_batch_mates():
@@ -253,7 +318,7 @@ def test_labels_are_drawn_from_the_posterior_of_the_end():
     shares = torch.bincount(drawn.flatten(), minlength=4) / drawn.numel()
     expected = torch.zeros(4)
     for k in range(3):
-        noise = model._noise(graph, ids + 4000 * k, 5, Stream.PRIOR, 0)
+        noise = model.noise(graph, ids + 4000 * k, 5, Stream.PRIOR)
         with torch.no_grad():
             end = model.transport(noise, graph, method="rk4", steps=4)
             expected += torch.softmax(model.bind_logits(graph)(torch.ones(4000), end) / 2, 1).mean(0) / 3
@@ -262,5 +327,5 @@ def test_labels_are_drawn_from_the_posterior_of_the_end():
     assert int(alone) == int(drawn[0, 7])
     sharp = model.sample(graph, ids, seed=5, steps=4, temperature=1e-6)
     with torch.no_grad():
-        end = model.transport(model._noise(graph, ids, 5, Stream.PRIOR, 0), graph, method="rk4", steps=4)
+        end = model.transport(model.noise(graph, ids, 5, Stream.PRIOR), graph, method="rk4", steps=4)
         assert torch.equal(sharp, model.bind_logits(graph)(torch.ones(4000), end).argmax(1))

@@ -241,7 +241,7 @@ def test_evaluation_counts_every_row(cli, tmp_path, name, encoding, ending):
     data = ending.join(lines).encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     (tmp_path / "train.smi").write_text("\n".join(GOOD))
-    code, _, err = cli("evaluate", name, "--train", "train.smi", "--split", "train", "--json", "m.json")
+    code, _, err = cli("evaluate", name, "--train", "train.smi", "--structures", "train", "--json", "m.json")
     row = json.loads((tmp_path / "m.json").read_text())["rows"][0]
     assert code == 0 and row["n"] == 30 + (7 if table else 5), err
     assert row["V_strict"] == 30 / row["n"]
