@@ -15,7 +15,6 @@ may its end be: a trained end time T is how far the field is followed, dx/dt = T
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
-from graphgen.models.fixed_bonds import FixedBondModel
+from graphgen.models.fixed_bonds import FixedBondModel, LogProb, log_normal
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
@@ -33,24 +32,6 @@ from graphgen.ops.noise import Stream
 from graphgen.solvers import odeint
 
 OBJECTIVES = ("flow-matching", "likelihood")
-
-# A point outside its label's cell is drawn again; at the default scale that happens once in a million atoms.
-_REDRAWS = 16
-
-
-class LogProb(NamedTuple):
-    """Of B graphs: a lower bound on the log-probability of the labels.
-
-    Attributes:
-        value, stderr: [B] nats; the standard error is that of the draws, NaN for one.
-        atoms: [B] how many the value is a sum over.
-        evaluations: of the field, in all draws; of an adaptive solve, as many as its slowest graph took.
-    """
-
-    value: Tensor
-    stderr: Tensor
-    atoms: Tensor
-    evaluations: int = 0
 
 
 class _Back(NamedTuple):
@@ -246,31 +227,7 @@ class GraphCNF(FixedBondModel):
         start = (z, nothing, nothing) if with_energy else (z, nothing)
         x, minus_integral, *minus_energy = odeint(augmented, start, graph, 1.0, 0.0, **solver)
         energy = -minus_energy[0] if with_energy else nothing
-        return _Back(_log_normal(x, graph) + minus_integral, energy, evaluations)
-
-    def dequantise(self, batch: MoleculeBatch, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Points z [N, c] in the labels' argmax cells, and log q(z | labels) [B]."""
-        centre = self.points(batch.atoms)
-        z, outside = centre, torch.ones_like(batch.atoms, dtype=torch.bool)
-        for attempt in range(_REDRAWS):
-            noise = self.noise(batch.graph, batch.ids, seed, Stream.DEQUANTISE, step * _REDRAWS + attempt)
-            z = torch.where(outside.unsqueeze(1), centre + noise, z)
-            outside = z.argmax(1) != batch.atoms
-            if not bool(outside.any()):
-                break
-        else:
-            raise GraphgenError(
-                f"dequantise: scale {self.settings['scale']} leaves almost nothing of a label's cell; raise it"
-            )
-        cells = batch.graph.ptr.diff().to(z.dtype) * self._log_cell()
-        return z, _log_normal(z - centre, batch.graph) - cells
-
-    def _log_cell(self) -> float:
-        """log of the share of a label's blurred point that lies in its own cell, by quadrature."""
-        u = torch.linspace(-12, 12, 4801, dtype=torch.float64)
-        density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
-        others = torch.special.ndtr(u + self.spread) ** (len(self.vocabulary) - 1)
-        return math.log(float(torch.trapezoid(density * others, u)))
+        return _Back(log_normal(x, graph) + minus_integral, energy, evaluations)
 
     # ---- sampling ---------------------------------------------------------------------------------------------------
 
@@ -335,11 +292,3 @@ class GraphCNF(FixedBondModel):
             t = torch.full((graph.num_graphs,), time, dtype=x.dtype, device=x.device)
             frames.append(Frame(time, ops.softmax(logits(t, x))))
         return frames
-
-
-def _log_normal(x: Tensor, graph: GraphBatch) -> Tensor:
-    """[B] log-density of a standard normal over each graph's nodes."""
-    square = x * x
-    per_node = ops.linear(square, square.new_ones((square.shape[1], 1)))
-    constant = 0.5 * math.log(2 * math.pi) * x.shape[1]
-    return ops.segment_reduce(per_node * -0.5 - constant, graph.ptr).squeeze(1)
