@@ -19,7 +19,6 @@ from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
 from graphgen.ops.noise import Stream
 
-
 # A point outside its label's cell is drawn again; at the default scale that happens once in a million atoms.
 _REDRAWS = 16
 

@@ -48,8 +48,6 @@ class GaussianModel(FixedBondModel):
         mean = self.bind_mean(graph)
 
         def score(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-            variance = b * b
-            pulled = ops.graph_scale(a / variance, mean(a, b, x), graph.ptr)
-            return pulled - ops.graph_scale(1 / variance, x, graph.ptr)
+            return ops.graph_scale(1 / (b * b), ops.graph_scale(a, mean(a, b, x), graph.ptr) - x, graph.ptr)
 
         return score
