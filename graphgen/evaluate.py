@@ -22,7 +22,7 @@ from graphgen.metrics.counts import summary
 from graphgen.metrics.describe import Description
 from graphgen.metrics.floors import ideal_uniqueness
 from graphgen.metrics.judge import Judgement
-from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
+from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom, top_recovery
 from graphgen.metrics.measure import Measure
 from graphgen.metrics.skeletons import Skeletons, misfit
 from graphgen.metrics.strict import Verdict, classify, failed
@@ -62,6 +62,8 @@ def evaluate(
     reference: EncodedMolecules | Iterable[str] | None = None,
     with_fcd: bool = False,
     raw: Sequence[str] | None = None,
+    top: tuple[float, float] | None = None,
+    with_controls: bool = True,
 ) -> Evaluation:
     """Judge generated molecules; where their skeletons are known, judge the controls on the same skeletons.
 
@@ -81,6 +83,8 @@ def evaluate(
         with_fcd: also the Fréchet ChemNet distance, which takes longer than all else together.
         raw: SMILES of ``reference``, one for each, as its source has them, stereo and all
             (``metrics.floors.as_in_source``); gives the floor of what was processed beside what was not.
+        top: the model's top-1 and top-3 recovery, as ``graphgen.likelihood.held_out_top`` gives them.
+        with_controls: judge the rules that learn nothing too, where skeletons are known.
 
     Raises:
         GraphgenError: no attempts, a damaged file, or skeletons that do not fit the generated rows.
@@ -110,6 +114,7 @@ def evaluate(
         given = Skeletons.of(generated.structures, skeletons, encoded.vocabulary.atoms if encoded else ())
         labels = given.labels(generated)
         rules = controls.fit(encoded, given.vocabulary) if encoded else [controls.TrueLabels()]
+        rules = rules if with_controls else []
         controlled = [rule.sample(given.batch, seed) for rule in rules]
         definitions |= {rule.name: rule.definition for rule in rules}
         settings["controls seed"] = seed
@@ -159,11 +164,11 @@ def evaluate(
         verdicts = [judgement.verdict for judgement in judged]
         if given is not None and labels is not None:
             verdicts = [_as_told(i, generated, verdict) for i, verdict in enumerate(verdicts)]
-        rows = [_row("generated", verdicts, known, given, labels, nats)]
+        rows = [_row("generated", verdicts, known, given, labels, nats, top)]
         for rule, drawn in zip(rules, controlled, strict=True):
             assert given is not None
             of_rule = [judgement.verdict for judgement in of(n, rule.name)]
-            rows.append(_row(rule.name, of_rule, known, given, drawn, _table_nats(rule, given)))
+            rows.append(_row(rule.name, of_rule, known, given, drawn, *_of_table(rule, given)))
         for name, chosen in sets.items():
             if described[name] is None:
                 facts = (judgement.facts or "" for judgement in of(len(chosen.smiles), name))
@@ -286,20 +291,26 @@ def _row(
     given: Skeletons | None,
     labels: Tensor | None,
     nats: tuple[float, float] | None,
+    top: tuple[float, float] | None,
 ) -> Row:
     if given is None or labels is None:
-        return Row(name, summary(verdicts, known), nats=nats)
+        return Row(name, summary(verdicts, known), nats=nats, top=top)
     truth = given.batch.atoms
     kl = kl_atom_types(truth, labels, len(given.vocabulary))
-    return Row(name, summary(verdicts, known), label_recovery(labels, truth), kl, nats)
+    return Row(name, summary(verdicts, known), label_recovery(labels, truth), kl, nats, top)
 
 
-def _table_nats(rule: controls.Control, given: Skeletons) -> tuple[float, float] | None:
+def _of_table(
+    rule: controls.Control, given: Skeletons
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """Nats per atom with their standard error, and top-1 and top-3 recovery, of a rule that has probabilities."""
     if not isinstance(rule, controls.FrequencyTable):
-        return None
-    p = rule.predict_proba(given.distinct).gather(1, given.distinct.atoms[:, None]).squeeze(1)
+        return None, None
+    probability, truth = rule.predict_proba(given.distinct), given.distinct.atoms
+    p = probability.gather(1, truth[:, None]).squeeze(1)
     per_molecule = segment_reduce(p.log().unsqueeze(1), given.distinct.graph.ptr).squeeze(1)
-    return nats_per_atom(per_molecule, given.distinct.graph.ptr.diff())
+    top = top_recovery(probability, truth, 1), top_recovery(probability, truth, 3)
+    return nats_per_atom(per_molecule, given.distinct.graph.ptr.diff()), top
 
 
 def _as_told(row: int, generated: Generated, verdict: Verdict) -> Verdict:

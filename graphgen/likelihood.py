@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
-from graphgen.metrics.labels import nats_per_atom
+from graphgen.metrics.labels import nats_per_atom, top_recovery
 from graphgen.molecules.encoded import EncodedMolecules
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.progress import progress_bar
@@ -118,3 +118,29 @@ def held_out_nats(
     """
     found = log_probabilities(model, molecules, seed, 1, batch_size, steps, device, progress)
     return nats_per_atom(found.value, found.atoms)
+
+
+@torch.no_grad()
+def held_out_top(
+    model: Any, molecules: EncodedMolecules, seed: int = 0, batch_size: int = 512, device: str = "cpu"
+) -> tuple[float, float]:
+    """Share of atoms whose true label is the likeliest, or among the three likeliest, of its place given the bonds.
+
+    Args:
+        model: has ``marginals(graph, ids, seed)``, [N, c] probabilities given the bonds alone, and ``vocabulary``.
+        molecules: an atom type that the model does not know is never among its likeliest.
+
+    Raises:
+        GraphgenError: no molecules, or the model's training did not teach it marginals.
+    """
+    if not len(molecules):
+        raise GraphgenError(f"{molecules.name}: there are no molecules to recover labels of")
+    labels = _labels(molecules.vocabulary, model.vocabulary)
+    model.to(device).eval()
+    probabilities, truth = [], []
+    for indices in torch.arange(len(molecules)).split(batch_size):
+        batch = molecules.batch(indices)
+        probabilities.append(model.marginals(batch.graph.to(device), batch.ids.to(device), seed).cpu())
+        truth.append(labels[batch.atoms])
+    found, true = torch.cat(probabilities), torch.cat(truth)
+    return top_recovery(found, true, 1), top_recovery(found, true, 3)

@@ -78,6 +78,11 @@ class TrainedModel:
         """Whether it came with the package."""
         return self.folder.parent == BUNDLED
 
+    @property
+    def has_marginals(self) -> bool:
+        """Whether it can say how probable each label of an atom is, given the bonds alone."""
+        return self.network.has_marginals
+
     def __repr__(self) -> str:
         data = self.run.get("data", {}).get("name", "unknown data")
         return f"<{self.network.name} in {self.folder}, trained on {data} for {len(self.run.get('epochs', ()))} epochs>"

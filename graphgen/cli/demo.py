@@ -41,6 +41,7 @@ def demo(
     generated = graphgen.load(out / "model").generate(len(held_out), seed, held_out, nll_draws=0)
     generated.save(out / "generated.csv")
     nats = likelihood.held_out_nats(model, held_out, seed)
+    top = likelihood.held_out_top(model, held_out, seed)
     run = checkpoint.read_json(out / "model" / training.LOG)
     last = run["epochs"][-1]
     found = evaluate.evaluate(
@@ -59,6 +60,7 @@ def demo(
         },
         seed=seed,
         reference=held_out,
+        top=top,
     )
     report = out / "report.html"
     found.html(report, training_curve(run), ("epoch", "nats per atom"), follow.follow(model, held_out, seed=seed))

@@ -73,12 +73,13 @@ def evaluate(
     lender, split = (train, whose) if whose in SPLITS else datasets.split_name(whose)
     lending = data if lender == train else load_data(lender, column, None)[0]
     held_out = datasets.part(lending, split)
-    nats, curve, paths, folder = None, {}, [], None
+    nats, top, curve, paths, folder = None, None, {}, [], None
     if model is not None:
         trained = graphgen.load(model)
         network, folder = trained.network, trained.folder
         if trained.has_likelihood:
             nats = likelihood.held_out_nats(network, held_out, seed, device=device)
+        top = likelihood.held_out_top(network, held_out, seed, device=device) if trained.has_marginals else None
         paths = follow.follow(network, held_out, seed=seed, device=device)
         settings["model"] = str(model)
         if run := trained.run:
@@ -94,6 +95,7 @@ def evaluate(
         reference=held_out,
         with_fcd=fcd,
         raw=as_in_source(held_out, read_records(datasets.source_file(lender), column)),
+        top=top,
     )
     if report is not None:
         found.html(report, curve, ("epoch", "nats per atom"), paths)

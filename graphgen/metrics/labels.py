@@ -23,6 +23,25 @@ def label_recovery(labels: Tensor, truth: Tensor) -> float:
     return (labels == truth).double().mean().item()
 
 
+def top_recovery(probability: Tensor, truth: Tensor, k: int) -> float:
+    """Share of atoms whose true label is among the k likeliest of their place in the skeleton.
+
+    Args:
+        probability: [N, A] of every label at every place, given the bonds alone.
+        truth: [N] int64 true labels.
+
+    Raises:
+        ValueError: the shapes differ or N is 0.
+    """
+    if probability.shape[:1] != truth.shape or not truth.numel():
+        raise ValueError(
+            f"expected as many rows of probabilities as true labels, at least one; got {len(probability)} and "
+            f"{truth.numel()}"
+        )
+    likeliest = probability.topk(min(k, probability.shape[1]), 1).indices
+    return (likeliest == truth.unsqueeze(1)).any(1).double().mean().item()
+
+
 def kl_atom_types(truth: Tensor, labels: Tensor, num_types: int) -> float:
     """Kullback-Leibler divergence in nats, from the true atom-type shares to the generated ones.
 

@@ -78,6 +78,11 @@ class FixedBondModel(nn.Module):
         """Names of the settings that its constructor takes."""
         return [name for name in inspect.signature(cls).parameters if name != "vocabulary"]
 
+    @property
+    def has_marginals(self) -> bool:
+        """Whether its ``marginals`` are those of the labels given the bonds, as its training makes them."""
+        return True
+
     # ---- labels and noise -------------------------------------------------------------------------------------------
 
     @property

@@ -102,6 +102,11 @@ class GraphCNF(FixedBondModel):
             )
         self.log_end_time = nn.Parameter(torch.zeros(())) if trained_end_time else None
 
+    @property
+    def has_marginals(self) -> bool:
+        """Whether it was trained by flow matching."""
+        return self.settings["objective"] == "flow-matching"
+
     # ---- the flow ---------------------------------------------------------------------------------------------------
 
     def bind_logits(self, graph: GraphBatch) -> Callable[[Tensor, Tensor], Tensor]:
@@ -264,7 +269,7 @@ class GraphCNF(FixedBondModel):
         Raises:
             GraphgenError: trained by likelihood, which leaves the field at t = 0 another meaning.
         """
-        if self.settings["objective"] != "flow-matching":
+        if not self.has_marginals:
             raise GraphgenError("marginals are read off the field at t = 0, which only flow matching teaches them")
         logits = self.bind_logits(graph)
         start = torch.zeros(graph.num_graphs, dtype=self.dtype, device=graph.device)

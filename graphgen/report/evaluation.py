@@ -33,6 +33,8 @@ DEFINITIONS: Mapping[str, str] = {
     "V·U·N": "distinct V_strict molecules that are not in the training split / n",
     "label recovery": "share of atoms whose sampled label is the true one of their place in the skeleton, "
     "over all attempts; always saying the most frequent label scores high here, and low in V·U",
+    "top-1, top-3 %": "share of held-out atoms whose true label is the likeliest, or among the three likeliest, of "
+    "their place given the bonds alone; from probabilities, not from samples",
     "KL atom types": "divergence of the generated atom-type shares from the true ones, in nats, one count "
     "added to each type on both sides; 0 is best",
     "nats/atom": "mean of -log p(true label) per held-out atom ± standard error over molecules; less is "
@@ -49,7 +51,8 @@ _COLUMNS = (
     ("V_valence %", "V\nval-\nence\n%"),
     ("V·U %", "V·U\n%"),
     ("V·U·N %", "V·U·N\n%"),
-    ("label recovery %", "label\nrecov-\nery\n%"),
+    ("label recovery %", "label\nreco-\nvery\n%"),
+    ("top-1, top-3 %", "top\n1, 3\n%"),
     ("KL atom types", "KL\natom\ntypes"),
     ("nats/atom", "nats/atom\n± s.e."),
 )
@@ -67,14 +70,18 @@ class Row:
     label_recovery: float | None = None
     kl_atom_types: float | None = None
     nats: tuple[float, float] | None = None
+    top: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row in types that JSON has."""
         mean, error = self.nats or (None, None)
+        top1, top3 = self.top or (None, None)
         return {
             "name": self.name,
             **self.summary,
             "label_recovery": self.label_recovery,
+            "top1": top1,
+            "top3": top3,
             "kl_atom_types": self.kl_atom_types,
             "nats_per_atom": mean,
             "nats_per_atom_stderr": error if error is not None and math.isfinite(error) else None,
@@ -83,11 +90,13 @@ class Row:
     def cells(self) -> list[str]:
         """The row as text, in the order of :data:`COLUMNS`."""
         s = self.summary
-        shares = (s["V_strict"], s["V_full"], s["V_valence"], s["VU"], s["VUN"], self.label_recovery)
+        shares = [(s["V_strict"], 2), (s["V_full"], 1), (s["V_valence"], 1), (s["VU"], 2), (s["VUN"], 2)]
+        shares.append((self.label_recovery, 1))
         return [
             self.name,
             f"{s['n']}",
-            *(_DASH if share is None else f"{100 * share:.2f}" for share in shares),
+            *(_DASH if share is None else f"{100 * share:.{digits}f}" for share, digits in shares),
+            _DASH if self.top is None else "\n".join(f"{100 * share:.1f}" for share in self.top),
             _DASH if self.kl_atom_types is None else f"{self.kl_atom_types:.3f}",
             _DASH if self.nats is None else f"{self.nats[0]:.3f}±{self.nats[1]:.3f}",
         ]

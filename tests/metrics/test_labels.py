@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom
+from graphgen.metrics.labels import kl_atom_types, label_recovery, nats_per_atom, top_recovery
 
 
 def test_recovery():
@@ -14,6 +14,14 @@ def test_recovery():
         label_recovery(torch.tensor([0]), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="at least one"):
         label_recovery(torch.tensor([]), torch.tensor([]))
+
+
+def test_top_recovery_by_hand():
+    probability = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.35, 0.25], [0.2, 0.3, 0.5]])
+    truth = torch.tensor([0, 1, 2, -1])  # the last has a label that the model does not know
+    assert [top_recovery(probability, truth, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 0.75]
+    with pytest.raises(ValueError, match="as many rows"):
+        top_recovery(probability, truth[:2], 1)
 
 
 def test_kl_by_hand():
