@@ -12,6 +12,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
+from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.progress import progress_bar
 
 
@@ -32,6 +33,17 @@ def encode(model: Any, batch: MoleculeBatch, seed: int = 0, steps: int = 20) -> 
 def decode(model: Any, z: Tensor, graph: GraphBatch, steps: int = 20) -> Tensor:
     """[N] int64 labels of the end to which the flow carries noise z [N, c]."""
     return model.transport(z, graph, method="rk4", steps=steps).argmax(1)
+
+
+def check_vocabulary(model: Any, molecules: EncodedMolecules) -> None:
+    """
+    Raises:
+        GraphgenError: the labels of the molecules are not indices into the model's vocabulary.
+    """
+    if molecules.vocabulary != model.vocabulary:
+        raise GraphgenError(
+            f"{molecules.name}: has other atom types than the model; take graphgen.likelihood.in_vocabulary of it"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,10 +76,11 @@ def reconstruct(
     An invertible flow gives 100 % whatever it has learned: this measures the solver's error, not the model.
 
     Raises:
-        GraphgenError: no molecules.
+        GraphgenError: no molecules, or labels of another vocabulary than the model's.
     """
     if not len(molecules):
         raise GraphgenError("there are no molecules to reconstruct; choose another split or data set")
+    check_vocabulary(model, molecules)
     model.to(device).eval()
     identical, largest = 0, 0.0
     with progress_bar("reconstructing", len(molecules), progress) as advance:
@@ -107,6 +120,57 @@ def great_circle(start: Tensor, end: Tensor, points: int) -> Tensor:
         angle.sin()
     )
     return along * torch.lerp(lengths[0], lengths[1], share)
+
+
+@dataclass(frozen=True)
+class Way:
+    """From one molecule to another of the same bonds.
+
+    Attributes:
+        labels: [points, N] int64 indices into the model's vocabulary, in the first molecule's order of atoms.
+        bonds: of all of them, (u, v, type).
+    """
+
+    labels: Tensor
+    bonds: tuple[tuple[int, int, int], ...]
+
+
+def between(model: Any, start: str, end: str, points: int = 8, seed: int = 0, steps: int = 20) -> Way:
+    """The way between the latents of two molecules, given as SMILES, that have the same bonds.
+
+    Raises:
+        GraphgenError: a SMILES that is no molecule, an atom type the model does not know, or different bonds.
+    """
+    from graphgen.molecules import codec
+
+    try:
+        graphs = [codec.encode(codec.parse(smiles)) for smiles in (start, end)]
+    except ValueError as error:
+        raise GraphgenError(f"{start} to {end}: {error}") from None
+    order = codec.align(*graphs)
+    if order is None:
+        raise GraphgenError(
+            f"{start} and {end} do not have the same bonds; give two molecules that differ in their atoms alone"
+        )
+    first, second = graphs
+    ends = [first.atoms, tuple(second.atoms[i] for i in order)]
+    if unknown := {atom for atoms in ends for atom in atoms} - set(model.vocabulary.atoms):
+        raise GraphgenError(f"the model does not know atoms {', '.join(Vocabulary(tuple(unknown)).names)}")
+    pairs = torch.tensor([bond[:2] for bond in first.bonds], dtype=torch.int64).view(-1, 2).T
+    kinds = torch.tensor([bond[2] for bond in first.bonds], dtype=torch.int64)
+    graph = GraphBatch.from_edge_index(
+        torch.cat((pairs, pairs.flip(0)), 1), len(first.atoms), edge_attr=torch.cat((kinds, kinds))
+    )
+    latents = [
+        encode(
+            model,
+            MoleculeBatch(graph, torch.tensor([model.vocabulary.index(*a) for a in atoms]), torch.tensor([k])),
+            seed,
+            steps,
+        )
+        for k, atoms in enumerate(ends)
+    ]
+    return Way(interpolate(model, latents[0], latents[1], graph, points, steps), first.bonds)
 
 
 @torch.no_grad()

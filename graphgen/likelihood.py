@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,11 +30,11 @@ def in_vocabulary(molecules: EncodedMolecules, vocabulary: Vocabulary) -> tuple[
     """The molecules that have atom types of a vocabulary only, and of the others the first type it lacks.
 
     Returns:
-        A view, and {index in ``molecules``: name of the type}.
+        A view with labels that are indices into ``vocabulary``, and {index in ``molecules``: name of the type}.
     """
-    lacking = {i for i, atom in enumerate(molecules.vocabulary.atoms) if atom not in vocabulary.atoms}
-    if not lacking:
+    if molecules.vocabulary == vocabulary:
         return molecules, {}
+    lacking = {i for i, atom in enumerate(molecules.vocabulary.atoms) if atom not in vocabulary.atoms}
     names = molecules.vocabulary.names
     others: dict[int, str] = {}
     for chunk in torch.arange(len(molecules)).split(4096):
@@ -44,8 +43,8 @@ def in_vocabulary(molecules: EncodedMolecules, vocabulary: Vocabulary) -> tuple[
         for lack in lacking:
             for graph in owner[batch.atoms == lack].unique().tolist():
                 others.setdefault(int(chunk[graph]), names[lack])
-    keep = torch.tensor([i for i in range(len(molecules)) if i not in others], dtype=torch.int64)
-    return replace(molecules, rows=molecules.rows[keep]), others
+    known = molecules.take([i for i in range(len(molecules)) if i not in others])
+    return known.relabelled(vocabulary), others
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphgen import ops
 from graphgen.errors import GraphgenError
-from graphgen.latent import decode, encode
+from graphgen.latent import check_vocabulary, decode, encode
 from graphgen.metrics.controls import bond_order_sums
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.progress import progress_bar
@@ -26,6 +26,24 @@ _PLACES = (_MOST_BONDS + 1) * (_HIGHEST_ORDER + 1)
 _RIDGE = 1.0  # molecules' worth of prior that a weight is 0
 
 Property = Callable[[str], float]
+
+
+def qed(smiles: str) -> float:
+    """Drug-likeness, 0 to 1 (Bickerton et al. 2012)."""
+    from rdkit.Chem import QED, MolFromSmiles
+
+    return QED.qed(MolFromSmiles(smiles))
+
+
+def logp(smiles: str) -> float:
+    """Octanol-water partition coefficient, base 10 (Wildman and Crippen 1999)."""
+    from rdkit.Chem import MolFromSmiles
+    from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
+
+    return CalcCrippenDescriptors(MolFromSmiles(smiles))[0]
+
+
+PROPERTIES: dict[str, Property] = {"qed": qed, "logp": logp}
 
 
 @dataclass(frozen=True)
@@ -60,10 +78,11 @@ def fit(
         values: the property of each molecule.
 
     Raises:
-        GraphgenError: too few molecules.
+        GraphgenError: too few molecules, or labels of another vocabulary than the model's.
     """
     if len(molecules) < 20 or len(values) != len(molecules):
         raise GraphgenError(f"a map from latents to a property needs at least 20 molecules, got {len(molecules)}")
+    check_vocabulary(model, molecules)
     structure, latents = [], []
     for indices in torch.arange(len(molecules)).split(batch_size):
         batch = molecules.batch(indices)
@@ -98,11 +117,13 @@ class Optimized:
     """One molecule and the best that was found on its bonds.
 
     Attributes:
+        molecule: its number among those given.
         before, after: SMILES; after is before where nothing better was found.
         value_before, value_after: the property.
         by_chance: the best value of as many steps in a random direction.
     """
 
+    molecule: int
     before: str
     after: str
     value_before: float
@@ -134,6 +155,7 @@ def optimize(
     from graphgen.molecules.codec import canonical_smiles
     from graphgen.molecules.codec import decode as to_mol
 
+    check_vocabulary(model, molecules)
     model.to(device).eval()
     types = model.vocabulary.atoms
     found: list[Optimized] = []
@@ -167,7 +189,7 @@ def optimize(
                 start = before, property(before)
                 after = best(decoded[0], at, bonds, start)
                 by_chance = best(decoded[1], at, bonds, start)
-                found.append(Optimized(before, after[0], start[1], after[1], by_chance[1]))
+                found.append(Optimized(index, before, after[0], start[1], after[1], by_chance[1]))
             advance(len(indices))
     return found
 

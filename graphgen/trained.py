@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,15 +138,16 @@ class TrainedModel:
         return found, f"{data.name}, {f'its {split} split' if split else 'all of it'} ({len(found):,} molecules)"
 
     def _stand_in(self) -> tuple[EncodedMolecules, str]:
-        """Molecules that come with RDKit, of sizes that the model knows, where those it learned from are not here."""
+        """Molecules that come with RDKit, of sizes and atoms that the model knows: its own are not here."""
+        from graphgen.likelihood import in_vocabulary
         from graphgen.molecules import datasets
 
         smallest, largest = self.run["data"]["atoms"]
         data = datasets.load("nci")
         fitting = ((data.sizes >= smallest) & (data.sizes <= largest)).nonzero().flatten()
-        found = replace(data, rows=data.rows[fitting])
+        found, _ = in_vocabulary(data.take(fitting), self.vocabulary)
         return found, (
-            f"RDKit's NCI molecules of {smallest} to {largest} atoms ({len(found):,}, each as often as needed), "
+            f"RDKit's NCI molecules of its {smallest} to {largest} atoms ({len(found):,}, each as often as needed), "
             f"because {self.run['data']['name']} is not here"
         )
 

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from graphgen import __version__
-from graphgen.cli import bench, data, demo, doctor, evaluate, generate, inspect, likelihood, train
+from graphgen.cli import (
+    bench,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    interpolate,
+    likelihood,
+    optimize,
+    reconstruct,
+    train,
+)
 from graphgen.cli.common import EXIT_ERROR, EXIT_INTERRUPTED, log, plain
 from graphgen.errors import GraphgenError
 
@@ -43,7 +56,10 @@ def options(
     """Generative models of molecular graphs."""
 
 
-for module in (demo, train, generate, evaluate, likelihood, inspect, data, bench, doctor):
+_VERBS = (
+    demo, train, generate, evaluate, likelihood, reconstruct, interpolate, optimize, inspect, data, bench, doctor,
+)  # fmt: skip
+for module in _VERBS:
     verb = getattr(module, module.__name__.rpartition(".")[2])
     app.command(help=_help(verb))(verb)
 

@@ -186,3 +186,15 @@ def decode(atoms: Iterable[Atom], bonds: Iterable[tuple[int, int, int]]) -> Chem
     for u, v, kind in bonds:
         mol.AddBond(u, v, _BOND_ORDERS[kind])
     return mol.GetMol()
+
+
+def align(one: MoleculeGraph, other: MoleculeGraph) -> list[int] | None:
+    """Which atom of ``other`` takes the place of each of ``one``, so that all bonds coincide; None if none can.
+
+    Atoms are not looked at.
+    """
+    if len(one.atoms) != len(other.atoms) or len(one.bonds) != len(other.bonds):
+        return None
+    skeletons = [decode([("*", 0)] * len(graph.atoms), graph.bonds) for graph in (one, other)]
+    found = skeletons[1].GetSubstructMatch(skeletons[0])
+    return list(found) if found else None

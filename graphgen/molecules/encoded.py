@@ -156,6 +156,29 @@ class EncodedMolecules:
         member = self._columns["split"][self.rows] == SPLITS.index(name)
         return replace(self, rows=self.rows[member])
 
+    def take(self, indices: Sequence[int] | Tensor) -> EncodedMolecules:
+        """The molecules at ``indices`` [M] of this set or view, as a view.
+
+        Raises:
+            IndexError: an index is out of range.
+        """
+        return replace(self, rows=self.rows[torch.as_tensor(indices, dtype=torch.int64)])
+
+    def relabelled(self, vocabulary: Vocabulary) -> EncodedMolecules:
+        """The same molecules with labels that are indices into another vocabulary.
+
+        Raises:
+            ValueError: one of them has an atom type that it lacks.
+        """
+        labels = torch.tensor(
+            [vocabulary.atoms.index(atom) if atom in vocabulary.atoms else -1 for atom in self.vocabulary.atoms]
+        )
+        nodes, _ = _gather(self._columns["node_ptr"], self.rows)
+        if bool((labels[self._columns["atoms"][nodes].long()] < 0).any()):
+            raise ValueError("relabelled: some of the molecules have atom types that the vocabulary lacks")
+        atoms = labels.clamp(min=0).to(torch.uint8)[self._columns["atoms"].long()]
+        return replace(self, vocabulary=vocabulary, _columns={**self._columns, "atoms": atoms})
+
     def batch(self, indices: Sequence[int] | Tensor, device: torch.device | str | None = None) -> MoleculeBatch:
         """The molecules at ``indices`` [B] of this set or view, in that order.
 

@@ -90,7 +90,13 @@ class Row:
     def cells(self) -> list[str]:
         """The row as text, in the order of :data:`COLUMNS`."""
         s = self.summary
-        shares = [(s["V_strict"], 2), (s["V_full"], 1), (s["V_valence"], 1), (s["VU"], 2), (s["VUN"], 2)]
+        shares: list[tuple[float | None, int]] = [
+            (s["V_strict"], 2),
+            (s["V_full"], 1),
+            (s["V_valence"], 1),
+            (s["VU"], 2),
+            (s["VUN"], 2),
+        ]
         shares.append((self.label_recovery, 1))
         return [
             self.name,
