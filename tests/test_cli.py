@@ -351,6 +351,70 @@ def test_version(cli):
 
 
 def test_help_has_examples(cli):
-    for verb in ("demo", "train", "generate", "evaluate", "likelihood", "inspect", "data", "bench", "doctor"):
+    for verb in (
+        "reconstruct",
+        "interpolate",
+        "optimize",
+        "demo",
+        "train",
+        "generate",
+        "evaluate",
+        "likelihood",
+        "inspect",
+        "data",
+        "bench",
+        "doctor",
+    ):
         code, out, _ = cli(verb, "--help")
         assert code == 0 and re.search(rf"Examples?:\s+graphgen {verb}", out)
+
+
+def test_candidates_rejected_are_counted(cli, run, tmp_path):
+    options = ("-n", "8", "--structures", "train", "--steps", "3", "--candidates", "3", "--reject")
+    code, _, err = cli("generate", "run", *options, "-o", "out.csv")
+    assert code == 0 and "of 24 candidates accepted" in err
+    rows = read(tmp_path / "out.csv")
+    share = sum(int(row["accepted"]) for row in rows) / 24
+    assert f"{100 * share:.2f} % of 24" in err
+
+
+def test_evaluation_knows_whose_bonds_a_file_was_given(cli, run, mixed, tmp_path):
+    (tmp_path / "rings.smi").write_text("Oc1ccccc1\nCCO\nNCCO\n" * 3)
+    assert cli("generate", "run", "-n", "9", "--structures", "rings.smi", "-o", "out.csv", "--steps", "3")[0] == 0
+    code, _, err = cli("evaluate", "out.csv", "--train", mixed[0], "--json", "m.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert found["settings"]["structures"] == "rings.smi" and len(found["rows"]) == 6
+    (tmp_path / "out.csv.config.toml").unlink()
+    code, _, err = cli("evaluate", "out.csv", "--train", mixed[0], "--structures", "train")
+    assert code == 1 and "--structures none" in err
+    code, out, _ = cli("evaluate", "out.csv", "--train", mixed[0], "--structures", "none")
+    assert code == 0 and "look-up" not in out
+
+
+def test_the_latent_verbs(cli, run, tmp_path):
+    code, out, err = cli("reconstruct", "run", "--structures", "train")
+    found = json.loads(out)
+    assert code == 0 and found["identical"] == found["molecules"] > 0 and "come back" in err
+    code, out, _ = cli("interpolate", "run", "CCO", "NCC", "-o", "way.svg", "--points", "5")
+    assert (
+        code == 0
+        and out.splitlines()[0] == "CCO"
+        and out.splitlines()[-1] in ("CCN", "NCC")
+        and len(out.splitlines()) == 5
+    )
+    assert (tmp_path / "way.svg").read_text().count("CCO") >= 1
+    code, _, err = cli("interpolate", "run", "CCO", "CC=O", "-o", "way.svg")
+    assert code == 1 and "do not have the same bonds" in err
+    options = ("-n", "4", "--structures", "train", "--property", "logp")
+    code, _, err = cli("optimize", "run", *options, "-o", "better.csv")
+    assert code == 0 and "by chance" in err
+    rows = read(tmp_path / "better.csv")
+    assert len(rows) == 4 and all(float(row["value_after"]) >= float(row["value_before"]) for row in rows)
+    assert (
+        "before: logp" in (tmp_path / "better.csv.svg").read_text()
+        or "<svg" in (tmp_path / "better.csv.svg").read_text()
+    )
+    for wrong in (("--property", "beauty"), ("--picture", "x.gif")):
+        code, _, err = cli("optimize", "run", *options, *wrong, "-o", "better.csv")
+        assert code == 1 and wrong[1] in err

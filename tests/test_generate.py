@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from graphgen import GraphgenError
+from graphgen.candidates import Candidates
 from graphgen.generate import draw_structures, generate
 from graphgen.likelihood import held_out_nats
 from graphgen.models import GraphCNF
@@ -75,3 +76,36 @@ def test_likelihood_is_a_mean_over_atoms_with_an_error(model, nci):
     mean, error = held_out_nats(model, molecules, batch_size=100, steps=4, progress=False)
     again, _ = held_out_nats(model, molecules, batch_size=512, steps=4, progress=False)
     assert mean == pytest.approx(again, rel=1e-6) and mean > 1 and 0 < error < mean
+
+
+def test_candidates_are_attempts_and_the_first_is_the_plain_one(model, nci):
+    molecules = nci.split("test")
+    asked = {"seed": 1, "steps": 3, "progress": False}
+    plain = generate(model, molecules, 30, **asked)
+    first = generate(model, molecules, 30, candidates=Candidates(3, "first"), **asked)
+    assert first.smiles == plain.smiles and first.accepted is None
+    for batch_size in (512, 7, 2):  # 2 is less than the candidates of one attempt
+        chosen = generate(model, molecules, 30, candidates=Candidates(3), nll_draws=1, batch_size=batch_size, **asked)
+        assert len(chosen) == 30 and torch.equal(chosen.structures, plain.structures)
+        if batch_size == 512:
+            kept = chosen
+        assert chosen.smiles == kept.smiles and torch.equal(chosen.nll, kept.nll)
+    alone = generate(model, molecules, 30, nll_draws=1, **asked)
+    assert bool((kept.nll <= alone.nll).all()) and bool((kept.nll < alone.nll).any())
+
+
+def test_rejection_turns_failures_into_molecules_and_counts_what_it_took(model, nci):
+    molecules = nci.split("test")
+    asked = {"seed": 1, "steps": 3, "progress": False}
+    plain = generate(model, molecules, 60, **asked)
+    found = generate(model, molecules, 60, candidates=Candidates(4, "first", reject=True), **asked)
+    for before, after, accepted in zip(plain.smiles, found.smiles, found.accepted.tolist(), strict=True):
+        assert 0 <= accepted <= 4 and (after is not None) == (accepted > 0)
+        assert before is None or after == before
+    assert sum(smiles is None for smiles in found.smiles) < sum(smiles is None for smiles in plain.smiles)
+    assert "accepted" in found.columns and "accepted" not in plain.columns
+
+
+def test_options_that_a_model_does_not_have_are_named(model, nci):
+    with pytest.raises(GraphgenError, match="no sampling option snr; it has steps, temperature"):
+        generate(model, nci.split("test"), 3, snr=0.1, progress=False)

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from graphgen.latent import decode, encode, great_circle, interpolate, reconstruct
+from graphgen import GraphgenError
+from graphgen.latent import between, decode, encode, great_circle, interpolate, reconstruct
+from graphgen.likelihood import in_vocabulary
 from graphgen.models import GraphCNF
 from graphgen.molecules.encoded import Encoder
 from graphgen.molecules.vocabulary import MoleculeGraph
@@ -89,3 +91,31 @@ def test_steps_up_the_map_beat_steps_by_chance(model, data):
     assert gain > 1.3 * by_chance > 0
     again = optimize(model, data, latent_map, oxygens, batch_size=7, progress=False)
     assert again == found
+
+
+def test_the_way_between_two_molecules_is_on_their_common_bonds(model):
+    way = between(model, "CCO", "NCC", points=5)
+    assert way.labels.shape == (5, 3) and {(u, v) for u, v, _ in way.bonds} == {(0, 1), (1, 2)}
+    names = [[model.vocabulary.names[a] for a in labels] for labels in way.labels.tolist()]
+    assert names[0] == ["C", "C", "O"] and sorted(names[-1]) == ["C", "C", "N"] and names[-1][1] == "C"
+    for end, complaint in (
+        ("CC=O", "same bonds"),
+        ("CCCC", "same bonds"),
+        ("CCF", "atoms F"),
+        ("nonsense", "nonsense"),
+    ):
+        with pytest.raises(GraphgenError, match=complaint):
+            between(model, "CCO", end)
+
+
+def test_labels_of_another_vocabulary_are_refused(model):
+    encoder = Encoder()
+    for _ in range(30):
+        encoder.add(MoleculeGraph((("N", 0), ("N", 0), ("C", 0)), ((0, 1, 0), (1, 2, 0))), "NNC")
+    theirs = encoder.finish("theirs")
+    for call in (lambda: reconstruct(model, theirs, progress=False), lambda: fit(model, theirs, [0.0] * 30)):
+        with pytest.raises(GraphgenError, match="in_vocabulary"):
+            call()
+    known, others = in_vocabulary(theirs, model.vocabulary)
+    assert not others and reconstruct(model, known, progress=False).identical == 30
+    assert known.graph(0) == theirs.graph(0)
