@@ -10,27 +10,41 @@ import typer
 from graphgen.cli.common import MOLECULES, Column, Device, Seed, check_device, load_data, log, plain, rejects_path
 from graphgen.cli.config import Config, write_config
 
+_OWN = "the model's own"
+_OF_THE_MODEL = ("objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time")
+
 
 def train(
     context: typer.Context,
     input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
-    model: Annotated[str, typer.Option("-m", "--model", help="graph-cnf")] = "graph-cnf",
+    model: Annotated[str, typer.Option("-m", "--model", help="graph-cnf.")] = "graph-cnf",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Molecules per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs that bettered nothing; 0: never.")] = 0,
-    objective: Annotated[str, typer.Option(help="flow-matching (fast) or likelihood.")] = "flow-matching",
+    objective: Annotated[
+        str | None, typer.Option(help="graph-cnf: flow-matching (fast) or likelihood.", show_default=_OWN)
+    ] = None,
     field: Annotated[
-        str, typer.Option(help="What an atom sees of a neighbour: nn, rbf (distances) or grand (attention).")
-    ] = "nn",
-    hidden: Annotated[int, typer.Option(help="Width of the network.")] = 64,
-    layers: Annotated[int, typer.Option(help="Rounds of message passing.")] = 3,
-    label_smoothing: Annotated[float, typer.Option(help="Share of a label's point that goes to all labels.")] = 0.0,
-    kinetic: Annotated[float, typer.Option(help="With likelihood: weight of the path's kinetic energy.")] = 0.0,
+        str | None,
+        typer.Option(
+            help="What an atom sees of a neighbour: nn, rbf (distances) or grand (attention).", show_default="nn"
+        ),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of the network.", show_default="64")] = None,
+    layers: Annotated[int | None, typer.Option(help="Rounds of message passing.", show_default="3")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
+    ] = None,
+    kinetic: Annotated[
+        float | None,
+        typer.Option(help="graph-cnf by likelihood: weight of the path's kinetic energy.", show_default="0"),
+    ] = None,
     trained_end_time: Annotated[
-        bool, typer.Option("--trained-end-time", help="With likelihood: learn how far the flow is followed.")
-    ] = False,
+        bool | None,
+        typer.Option("--trained-end-time", help="graph-cnf by likelihood: learn how far the flow is followed."),
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     column: Column = None,
@@ -50,32 +64,18 @@ def train(
     """
     import torch
 
+    from graphgen import models
     from graphgen import train as workflow
-    from graphgen.errors import GraphgenError
-    from graphgen.fields import MESSAGES
-    from graphgen.models import MODELS
 
-    if model not in MODELS:
-        raise GraphgenError(f"model {model!r}: choose one of {', '.join(MODELS)}")
-    if field not in MESSAGES:
-        raise GraphgenError(f"--field {field}: choose one of {', '.join(MESSAGES)}")
     check_device(device)
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    network = MODELS[model](
-        data.vocabulary,
-        field=field,
-        hidden=hidden,
-        layers=layers,
-        label_smoothing=label_smoothing,
-        objective=objective,
-        kinetic=kinetic,
-        trained_end_time=trained_end_time,
-    )
+    chosen = {name: context.params[name] for name in _OF_THE_MODEL if context.params[name] is not None}
+    network = models.make(model, data.vocabulary, **chosen)
     if not (out / workflow.LOG).exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_config(context, out, [data])
+        write_config(context, out, [data], **{name: network.settings.get(name) for name in _OF_THE_MODEL})
     records = workflow.train(network, data, out, settings, resume, device)
     last, best = records[-1], min(records, key=lambda record: record.get("nats", record["valid"]))
     nats = f", {best['nats']:.4f} held-out nats per atom" if "nats" in best else ""

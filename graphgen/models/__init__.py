@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
+from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.molecules.vocabulary import Vocabulary
 
-__all__ = ["MODELS", "GraphCNF", "load"]
+__all__ = ["MODELS", "GraphCNF", "load", "make"]
 
-MODELS = {model.name: model for model in (GraphCNF,)}
+MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF,)}
 
 
-def load(folder: str | os.PathLike[str]) -> GraphCNF:
+def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:
+    """An untrained model by its name.
+
+    Args:
+        settings: as its constructor takes them.
+
+    Raises:
+        GraphgenError: no such model, a setting it does not have, or one out of range.
+    """
+    if name not in MODELS:
+        raise GraphgenError(f"model {name!r}: choose one of {', '.join(MODELS)}")
+    known = MODELS[name].options()
+    if unknown := settings.keys() - set(known):
+        raise GraphgenError(f"a {name} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    return MODELS[name](vocabulary, **settings)
+
+
+def load(folder: str | os.PathLike[str]) -> FixedBondModel:
     """The model saved in a folder.
 
     Raises:

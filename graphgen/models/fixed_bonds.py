@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from graphgen import ops
 from graphgen.errors import GraphgenError
-from graphgen.fields import NeighbourhoodField
+from graphgen.fields import MESSAGES, NeighbourhoodField
 from graphgen.graph import GraphBatch
 from graphgen.models import checkpoint
 from graphgen.molecules.encoded import MoleculeBatch
@@ -51,7 +51,7 @@ class FixedBondModel(nn.Module):
         spread, shift: the point of label k is ``spread * e_k + shift``.
 
     Raises:
-        GraphgenError: a label smoothing outside [0, 1), or a scale that is not above 0.
+        GraphgenError: an unknown field, a label smoothing outside [0, 1), or a scale that is not above 0.
     """
 
     name: ClassVar[str]
@@ -61,6 +61,8 @@ class FixedBondModel(nn.Module):
         scale, smoothing = settings["scale"], settings["label_smoothing"]
         if not 0 <= smoothing < 1 or scale <= 0:
             raise GraphgenError(f"label_smoothing ({smoothing}) must be in [0, 1) and scale ({scale}) above 0")
+        if settings["field"] not in MESSAGES:
+            raise GraphgenError(f"field {settings['field']!r}: choose one of {', '.join(MESSAGES)}")
         self.vocabulary, self.settings = vocabulary, settings
         self.spread = scale * (1 - smoothing)
         self.shift = scale * smoothing / len(vocabulary)

@@ -170,6 +170,7 @@ def test_loss_and_bound_are_functions_of_seed_and_step():
     "settings, complaint",
     [
         ({"objective": "guess"}, "objective 'guess'"),
+        ({"field": "corn"}, "field 'corn'"),
         ({"kinetic": -1.0}, "kinetic must be 0 or more"),
         ({"kinetic": 1.0}, "likelihood"),
         ({"trained_end_time": True}, "likelihood"),
