@@ -33,13 +33,7 @@ from graphgen.report.evaluation import Row
 WAYS: dict[str, dict[str, tuple[dict[str, Any], Candidates | None]]] = {
     "graph-cnf": {
         "argmax": ({"steps": 10}, None),
-        "categorical, T = 1": ({"steps": 10, "temperature": 1.0}, None),
         "categorical, T = 8": ({"steps": 10, "temperature": 8.0}, None),
-        "categorical, T = 8, first valid of 4": (
-            {"steps": 10, "temperature": 8.0},
-            Candidates(4, "first", reject=True),
-        ),
-        "likeliest of 4": ({"steps": 10}, Candidates(4, "likeliest")),
         "likeliest valid of 4": ({"steps": 10}, Candidates(4, "likeliest", reject=True)),
     },
 }
