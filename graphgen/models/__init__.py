@@ -6,14 +6,16 @@ import os
 
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
+from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.models.graph_sde import GraphSDE
 
-__all__ = ["MODELS", "GraphCNF", "load"]
+__all__ = ["MODELS", "GraphCNF", "GraphSDE", "load"]
 
-MODELS = {model.name: model for model in (GraphCNF,)}
+MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphSDE)}
 
 
-def load(folder: str | os.PathLike[str]) -> GraphCNF:
+def load(folder: str | os.PathLike[str]) -> FixedBondModel:
     """The model saved in a folder.
 
     Raises:
