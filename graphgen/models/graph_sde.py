@@ -278,7 +278,8 @@ class GraphSDE(GaussianModel):
                 4), or "ode", the probability flow.
             corrections: Langevin steps before each step, a field evaluation each (algorithms 4 and 5).
             snr: their ratio of signal to noise, by each molecule's own norms, so that it does not depend on its batch.
-                Of a molecule of an atom or two these vary so much that 0.16 is too large: take 0.05.
+                The fewer atoms, the more these vary, and steps that follow them bias what is drawn: of single atoms
+                a share of 0.8 became 0.69 (0.75 at 0.05), of chains of nine 0.79.
             temperature: 0 takes the likeliest label. Else labels are drawn from ``softmax(logits / temperature)`` of
                 the posterior, which at t_min leaves hardly any doubt.
 
