@@ -19,6 +19,7 @@ def implicit_score_matching(
     distribution: str = "rademacher",
     seed: int = 0,
     graph_ids: Tensor | None = None,
+    reach: int | None = None,
 ) -> Tensor:
     """``|s(x)|^2 / 2 + tr ds/dx`` per graph (Hyvarinen 2005, theorem 1).
 
@@ -28,8 +29,8 @@ def implicit_score_matching(
         score: [N, F] -> [N, F]; graphs must not influence each other.
         x: [N, F] points of the data, float32 or float64.
         graph: whose nodes the rows of x are.
-        method, probes, distribution, seed, graph_ids: of the trace, as :func:`graphgen.ops.divergence`'s; an estimated
-            trace has the right mean, and so has its gradient.
+        method, probes, distribution, seed, graph_ids, reach: of the trace, as :func:`graphgen.ops.divergence`'s; an
+            estimated trace has the right mean, and so has its gradient.
 
     Returns:
         [B], differentiable in x and in whatever score closes over.
@@ -37,5 +38,5 @@ def implicit_score_matching(
     Raises:
         ValueError: as divergence.
     """
-    value, trace, _ = divergence(score, x, graph, method, probes, distribution, seed, graph_ids)
+    value, trace, _ = divergence(score, x, graph, method, probes, distribution, seed, graph_ids, reach)
     return 0.5 * graph_dot(value, value, graph.ptr) + trace

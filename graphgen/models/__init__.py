@@ -9,11 +9,12 @@ from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
 from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.models.graph_sde import GraphSDE
 from graphgen.molecules.vocabulary import Vocabulary
 
-__all__ = ["MODELS", "GraphCNF", "load", "make"]
+__all__ = ["MODELS", "GraphCNF", "GraphSDE", "load", "make"]
 
-MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF,)}
+MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphSDE)}
 
 
 def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:

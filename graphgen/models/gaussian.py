@@ -33,8 +33,7 @@ class GaussianModel(FixedBondModel):
 
         def logits(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
             size = (a * a + b * b).rsqrt()
-            own = ops.segment_broadcast((self.spread * a / (b * b)).unsqueeze(1), graph.ptr, graph.num_nodes)
-            return own * x + field(a * size, ops.graph_scale(size, x, graph.ptr))
+            return _each(self.spread * a / (b * b), graph) * x + field(a * size, _each(size, graph) * x)
 
         return logits
 
@@ -48,6 +47,11 @@ class GaussianModel(FixedBondModel):
         mean = self.bind_mean(graph)
 
         def score(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
-            return ops.graph_scale(1 / (b * b), ops.graph_scale(a, mean(a, b, x), graph.ptr) - x, graph.ptr)
+            return _each(a / (b * b), graph) * mean(a, b, x) + _each(-1 / (b * b), graph) * x
 
         return score
+
+
+def _each(numbers: Tensor, graph: GraphBatch) -> Tensor:
+    """[N, 1] every node's of numbers [B]: what a state is multiplied by, also one that stands in for a tensor."""
+    return ops.segment_broadcast(numbers.unsqueeze(1), graph.ptr, graph.num_nodes)
