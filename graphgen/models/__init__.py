@@ -6,14 +6,17 @@ import os
 
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
+from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.models.graph_ddpm import GraphDDPM
+from graphgen.models.graph_ncsn import GraphNCSN
 
-__all__ = ["MODELS", "GraphCNF", "load"]
+__all__ = ["MODELS", "GraphCNF", "GraphDDPM", "GraphNCSN", "load"]
 
-MODELS = {model.name: model for model in (GraphCNF,)}
+MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphNCSN, GraphDDPM)}
 
 
-def load(folder: str | os.PathLike[str]) -> GraphCNF:
+def load(folder: str | os.PathLike[str]) -> FixedBondModel:
     """The model saved in a folder.
 
     Raises:

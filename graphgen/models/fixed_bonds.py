@@ -37,6 +37,13 @@ class LogProb(NamedTuple):
     atoms: Tensor
     evaluations: int = 0
 
+    @classmethod
+    def of_draws(cls, values: list[Tensor], graph: GraphBatch, evaluations: int) -> LogProb:
+        """The mean over draws, [B] each."""
+        draws = torch.stack(values)
+        stderr = draws.std(0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(draws[0], torch.nan)
+        return cls(draws.mean(0), stderr.detach(), graph.ptr.diff(), evaluations)
+
 
 class FixedBondModel(nn.Module):
     """Atoms on given bonds, with c numbers per atom for c atom types; label k is the point ``scale * e_k``.

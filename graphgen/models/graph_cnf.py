@@ -185,9 +185,7 @@ class GraphCNF(FixedBondModel):
             back = self._carry_back(z, batch, seed + sample, probes, trace, **solver)
             values.append(back.log_density - log_q)
             evaluations += back.evaluations
-        stacked = torch.stack(values)
-        error = stacked.std(0) / samples**0.5 if samples > 1 else torch.full_like(stacked[0], torch.nan)
-        return LogProb(stacked.mean(0), error.detach(), batch.graph.ptr.diff(), evaluations)
+        return LogProb.of_draws(values, batch.graph, evaluations)
 
     def log_density(
         self,
