@@ -33,8 +33,9 @@ SAMPLERS = ("ancestral", "ddim")
 
 # The least probability read off a predicted point, so that its logarithm is finite.
 _LEAST = 1e-6
-# Of the draws of t for the bound, how many fall anywhere; the others fall where the labels are in doubt.
-_ANYWHERE = 0.1
+# Of the draws of t for the bound, how many fall evenly in log snr; the others fall where labels are in doubt.
+# Logits are right where they are not, but a network of noise or v errs by about as much on every scale of the noise.
+_EVENLY = {"x0": 0.1, "epsilon": 0.5, "v": 0.5}
 
 
 def linear_betas(steps: int) -> list[float]:
@@ -204,9 +205,12 @@ class GraphDDPM(GaussianModel):
 
         whose first term is discrete, with the labels' probabilities at t = 1 (sampling at temperature 1 draws from
         these; there is next to no doubt in them, so the largest is as good), whose last is known, and whose others are
-        ``(snr_{t-1} - snr_t) |x0 - E[x0 | x_t]|^2 / 2``, snr = abar / (1 - abar). Each draw looks at one t. Nine in ten
-        are drawn where exp(-spread^2 snr / 4), about the chance to mistake a label, grows; each term is divided by its
-        t's probability. Draws are stratified, so the true standard error is less than the stated.
+        ``(snr_{t-1} - snr_t) |x0 - E[x0 | x_t]|^2 / 2``, snr = abar / (1 - abar). Each draw looks at one t and divides
+        its term by the probability of that t. Many draws fall as exp(-spread^2 snr / 8) grows, the root of about the
+        chance to mistake a label: the variance is least where draws follow the root of a term's mean square. The rest
+        fall evenly in log snr. They are stratified, so the true standard error is less than the stated.
+
+        "epsilon" and "v" have a looser bound: what they err at little noise, where labels are beyond doubt, counts too.
 
         Args:
             seed, step: of the noise.
@@ -241,9 +245,12 @@ class GraphDDPM(GaussianModel):
     def _terms(self) -> tuple[list[float], list[float]]:
         """Of t = 1 ... T the probability to be drawn for the bound, and what the squared error is multiplied with."""
         snr = [alpha_bar / (1 - alpha_bar) for alpha_bar in self.alpha_bars[1:]]
-        doubt = [0.0, *(math.exp(-(self.spread**2) * ratio / 4) for ratio in snr)]
+        doubt = [0.0, *(math.exp(-(self.spread**2) * ratio / 8) for ratio in snr)]
+        falls = [1.0, *(1 - after / before for before, after in pairwise(snr))]
+        evenly = _EVENLY[self.settings["prediction"]]
         proposal = [
-            _ANYWHERE / len(snr) + (1 - _ANYWHERE) * (after - before) / doubt[-1] for before, after in pairwise(doubt)
+            evenly * fall / sum(falls) + (1 - evenly) * (after - before) / doubt[-1]
+            for fall, (before, after) in zip(falls, pairwise(doubt), strict=True)
         ]
         return proposal, [0.0, *((before - after) / 2 for before, after in pairwise(snr))]
 

@@ -34,7 +34,7 @@ def denoising_chain(
             handed to it is the loop's own, which it writes again later.
         state, graph: as :func:`sdeint`; usually standard normal.
         alpha_bars: rising, one more than there are steps; usually to 1.
-        predicts, eta, variance: as :func:`graphgen.ops.ddpm_step`: eta = 1 is DDPM, 0 is DDIM.
+        predicts, eta: as :func:`graphgen.ops.ddpm_step`: eta = 1 is DDPM, 0 is DDIM.
         seed, graph_ids, keep, on_nonfinite, on_step: as :func:`sdeint`.
 
     Returns:
