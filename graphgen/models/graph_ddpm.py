@@ -2,8 +2,9 @@
 
 The chain's states are x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise, t = 1 ... T (Ho, Jain and Abbeel, NeurIPS 2020).
 Given x0 a step back is normal with known mean and variance, q(x_{t-1} | x_t, x0); the model's puts the mean point
-E[x0 | x_t] in the place of x0. Whatever the network is asked for, that point is a mean of the labels' points, so what
-is read off it is the labels' probabilities; and the step to x_0 is one to labels, drawn with those at t = 1.
+E[x0 | x_t] in the place of x0. (That point is (x_t - sqrt(1 - abar_t) noise) / sqrt(abar_t), which is not the step's
+mean.) Whatever the network is asked for, it is a mean of the labels' points, so what is read off it is the labels'
+probabilities; and the step to x_0 is one to labels, drawn with those at t = 1.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class GraphDDPM(GaussianModel):
             # x = a x0 + b noise and v = a noise - b x0, with a^2 + b^2 = 1.
             of_x, of_out = (1 / a, b / a) if is_noise else (a, b)
             x0 = ops.graph_scale(of_x, x, graph.ptr) - ops.graph_scale(of_out, out, graph.ptr)
-            share = self._shares(x0)
+            share = ((x0 - self.shift) / self.spread).clamp(min=_LEAST)
             return share / ops.linear(share, ones)
 
         return probabilities
@@ -160,10 +161,6 @@ class GraphDDPM(GaussianModel):
         """E[x0 | x], the mean point of every atom's label."""
         probabilities = self.bind_probabilities(graph)
         return lambda a, b, x: probabilities(a, b, x) * self.spread + self.shift
-
-    def _shares(self, point: Tensor) -> Tensor:
-        """What the mean point of a label says of its probabilities, at least a bit each."""
-        return ((point - self.shift) / self.spread).clamp(min=_LEAST)
 
     def signal(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """a = sqrt(abar) and b = sqrt(1 - abar) at steps t, int64."""
