@@ -9,12 +9,14 @@ from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
 from graphgen.models.fixed_bonds import FixedBondModel
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.models.graph_ddpm import GraphDDPM
+from graphgen.models.graph_ncsn import GraphNCSN
 from graphgen.models.graph_sde import GraphSDE
 from graphgen.molecules.vocabulary import Vocabulary
 
-__all__ = ["MODELS", "GraphCNF", "GraphSDE", "load", "make"]
+__all__ = ["MODELS", "GraphCNF", "GraphDDPM", "GraphNCSN", "GraphSDE", "load", "make"]
 
-MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphSDE)}
+MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM)}
 
 
 def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:

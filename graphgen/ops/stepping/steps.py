@@ -169,6 +169,29 @@ def probability_flow_step(
     return affine_noise_step((x, score), (1.0 - sde.drift(t) * wide(dt), half), **options)
 
 
+def chain_coefficients(
+    alpha_bar: PerGraph, alpha_bar_next: PerGraph, predicts: str, eta: float, variance: str
+) -> tuple[PerGraph, PerGraph, PerGraph]:
+    """Of x, of the prediction and of the noise, see :func:`ddpm_step`."""
+    if predicts not in ("noise", "data") or variance not in ("posterior", "beta"):
+        raise ValueError(
+            f"expected predicts 'noise' or 'data' and variance 'posterior' or 'beta', got {predicts!r} and {variance!r}"
+        )
+    now, after = wide(alpha_bar), wide(alpha_bar_next)
+    beta = 1.0 - now / after
+    sigma_squared = eta * eta * (1.0 - after) / (1.0 - now) * beta
+    direction = root(1.0 - after - sigma_squared)
+    if predicts == "noise":
+        of_x = root(after / now)
+        of_prediction = direction - of_x * root(1.0 - now)
+    else:
+        of_x = direction / root(1.0 - now)
+        of_prediction = root(after) - of_x * root(now)
+    if variance == "beta":
+        sigma_squared = beta * (after < 1)
+    return of_x, of_prediction, root(sigma_squared)
+
+
 def ddpm_step(
     x: Tensor,
     prediction: Tensor,
@@ -196,23 +219,8 @@ def ddpm_step(
 
     Source: Ho et al., NeurIPS 2020, equations 6 and 7; Song, Meng and Ermon, ICLR 2021, equation 12.
     """
-    if predicts not in ("noise", "data") or variance not in ("posterior", "beta"):
-        raise ValueError(
-            f"expected predicts 'noise' or 'data' and variance 'posterior' or 'beta', got {predicts!r} and {variance!r}"
-        )
-    now, after = wide(alpha_bar), wide(alpha_bar_next)
-    beta = 1.0 - now / after
-    sigma_squared = eta * eta * (1.0 - after) / (1.0 - now) * beta
-    direction = root(1.0 - after - sigma_squared)
-    if predicts == "noise":
-        of_x = root(after / now)
-        of_prediction = direction - of_x * root(1.0 - now)
-    else:
-        of_x = direction / root(1.0 - now)
-        of_prediction = root(after) - of_x * root(now)
-    if variance == "beta":
-        sigma_squared = beta * (after < 1)
-    return affine_noise_step((x, prediction), (of_x, of_prediction), noise=root(sigma_squared), **options)
+    of_x, of_prediction, of_noise = chain_coefficients(alpha_bar, alpha_bar_next, predicts, eta, variance)
+    return affine_noise_step((x, prediction), (of_x, of_prediction), noise=of_noise, **options)
 
 
 def langevin_step(
