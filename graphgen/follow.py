@@ -20,7 +20,7 @@ def follow(
     structures: EncodedMolecules,
     count: int = 4,
     seed: int = 0,
-    steps: int = 20,
+    steps: int | None = None,
     times: Sequence[float] = TIMES,
     device: str = "cpu",
 ) -> list[Trajectory]:
@@ -29,6 +29,7 @@ def follow(
     Args:
         model: has ``trajectory(graph, ids, seed, times, steps)``, a list of :class:`Frame`, and ``vocabulary``.
         structures: whose bonds are used.
+        steps: of the sampler; None for as many as the model's own sample takes.
         times: when to look, from 0 (noise) to 1 (the molecule), in order.
 
     Raises:
@@ -36,5 +37,6 @@ def follow(
     """
     model.to(device).eval()
     batch = structures.batch(draw_structures(len(structures), count, seed), device)
-    frames = model.trajectory(batch.graph, torch.arange(count, device=device), seed, times, steps)
+    sampling = {} if steps is None else {"steps": steps}
+    frames = model.trajectory(batch.graph, torch.arange(count, device=device), seed, times, **sampling)
     return trajectories(frames, batch.graph, model.vocabulary.names)

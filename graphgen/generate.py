@@ -77,12 +77,14 @@ def generate(
         One row per attempt, failures included.
 
     Raises:
-        GraphgenError: no structures, an option that the model's ``sample`` does not have, or ``until_molecules`` and
-            hardly any attempt succeeds.
+        GraphgenError: no structures, an option that the model's ``sample`` does not have, a likelihood asked of a model
+            that has none, or ``until_molecules`` and hardly any attempt succeeds.
     """
     model.to(device).eval()
     _check_sampling(model, sampling)
     choice = candidates or Candidates()
+    if (nll_draws or choice.by_likelihood) and not hasattr(model, "log_prob"):
+        raise GraphgenError(f"a {model.name} has no likelihood to choose or to report by; choose 'first'")
     limit = n * _ATTEMPTS_PER_MOLECULE if until_molecules else n
     found = _Found(model.vocabulary)
     missing, at_once = n, max(batch_size // choice.count, 1)

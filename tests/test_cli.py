@@ -416,3 +416,29 @@ def test_the_latent_verbs(cli, run, tmp_path):
     for wrong in (("--property", "beauty"), ("--picture", "x.gif")):
         code, _, err = cli("optimize", "run", *options, *wrong, "-o", "better.csv")
         assert code == 1 and wrong[1] in err
+
+
+@pytest.mark.parametrize(
+    "model, training, sampling",
+    [
+        ("graph-sde", ("--sde", "ve", "--objective", "implicit"), ("--sampler", "ancestral", "--corrections", "1")),
+        ("graph-ncsn", ("--levels", "3"), ("--no-denoise", "--epsilon", "1e-4")),
+        ("graph-ddpm", ("--chain", "30", "--prediction", "v"), ("--sampler", "ddim", "--eta", "0.5")),
+    ],
+)
+def test_every_model_is_trained_sampled_and_judged_by_the_same_verbs(cli, mixed, tmp_path, model, training, sampling):
+    small = ("--epochs", "1", "--hidden", "8", "--layers", "1")
+    assert cli("train", "-i", mixed[0], "-m", model, "-o", "run", *small, *training)[0] == 2
+    written = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (
+        written[training[0].removeprefix("--")]
+        == json.loads((tmp_path / "run" / "model.json").read_text())["settings"][training[0].removeprefix("--")]
+    )
+    options = ("-n", "4", "--structures", "train", "--steps", "4", *sampling)
+    code, _, err = cli("generate", "run", *options, "-o", "out.csv")
+    assert code == 0 and "4 rows" in err, err
+    assert cli("evaluate", "out.csv", "--train", mixed[0], "--model", "run", "--json", "m.json")[0] == 0
+    nats = json.loads((tmp_path / "m.json").read_text())["rows"][0]["nats_per_atom"]
+    assert (nats is None) == (model == "graph-ncsn")
+    code, _, err = cli("train", "-i", mixed[0], "-m", model, "-o", "other", "--kinetic", "1")
+    assert code == 1 and f"a {model} has no setting kinetic" in err

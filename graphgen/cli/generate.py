@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,6 +23,8 @@ from graphgen.cli.common import (
     rejects_path,
 )
 from graphgen.cli.config import Config, write_config
+
+_OF_THE_SAMPLER = ("steps", "temperature", "sampler", "corrections", "snr", "eta", "epsilon", "denoise")
 
 
 def generate(
@@ -44,6 +46,28 @@ def generate(
         float | None,
         typer.Option(
             help="0 takes the likeliest label of every atom; 1 draws by the model's own law.", show_default="0"
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="graph-sde: reverse-diffusion, euler, ancestral or ode; graph-ddpm: ancestral or ddim.",
+            show_default="the first",
+        ),
+    ] = None,
+    corrections: Annotated[
+        int | None, typer.Option(help="graph-sde: Langevin steps before each step.", show_default="0")
+    ] = None,
+    snr: Annotated[float | None, typer.Option(help="graph-sde: of the corrections.", show_default="0.16")] = None,
+    eta: Annotated[float | None, typer.Option(help="graph-ddpm: noise of ddim, 0 to 1.", show_default="0")] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="graph-ncsn: size of a step on the last level.", show_default="0.2 of its variance"),
+    ] = None,
+    denoise: Annotated[
+        bool | None,
+        typer.Option(
+            "--denoise/--no-denoise", help="graph-ncsn: end by taking the last noise out.", show_default="yes"
         ),
     ] = None,
     candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
@@ -94,7 +118,7 @@ def generate(
         skeletons, code = load_data(structures, column, rejects_path(out))
         whose = f"{structures} ({len(skeletons):,} molecules)"
     log(f"bonds are those of {plain(whose)}; atoms are sampled")
-    asked: dict[str, Any] = {"steps": steps, "temperature": temperature}
+    asked = {name: context.params[name] for name in _OF_THE_SAMPLER}
     result = trained.generate(
         n,
         seed,

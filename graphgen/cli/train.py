@@ -10,21 +10,29 @@ import typer
 from graphgen.cli.common import MOLECULES, Column, Device, Seed, check_device, load_data, log, plain, rejects_path
 from graphgen.cli.config import Config, write_config
 
-_OWN = "the model's own"
-_OF_THE_MODEL = ("objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time")
+_OF_THE_MODEL = (
+    "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
+    "sde", "levels", "chain", "schedule", "prediction",
+)  # fmt: skip
 
 
 def train(
     context: typer.Context,
     input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
-    model: Annotated[str, typer.Option("-m", "--model", help="graph-cnf.")] = "graph-cnf",
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="graph-cnf, graph-sde, graph-ncsn or graph-ddpm.")
+    ] = "graph-cnf",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Molecules per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     patience: Annotated[int, typer.Option(help="Stop after so many epochs that bettered nothing; 0: never.")] = 0,
     objective: Annotated[
-        str | None, typer.Option(help="graph-cnf: flow-matching (fast) or likelihood.", show_default=_OWN)
+        str | None,
+        typer.Option(
+            help="graph-cnf: flow-matching (fast) or likelihood; graph-sde: denoising, sliced or implicit.",
+            show_default="the first",
+        ),
     ] = None,
     field: Annotated[
         str | None,
@@ -45,6 +53,13 @@ def train(
         bool | None,
         typer.Option("--trained-end-time", help="graph-cnf by likelihood: learn how far the flow is followed."),
     ] = None,
+    sde: Annotated[str | None, typer.Option(help="graph-sde: vp, subvp or ve.", show_default="vp")] = None,
+    levels: Annotated[int | None, typer.Option(help="graph-ncsn: levels of noise.", show_default="10")] = None,
+    chain: Annotated[int | None, typer.Option(help="graph-ddpm: steps of the chain.", show_default="1000")] = None,
+    schedule: Annotated[str | None, typer.Option(help="graph-ddpm: linear or cosine.", show_default="linear")] = None,
+    prediction: Annotated[
+        str | None, typer.Option(help="graph-ddpm: what the network is asked for, x0, epsilon or v.", show_default="x0")
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     column: Column = None,
@@ -60,6 +75,7 @@ def train(
     Examples:
       graphgen train -i qm9 -o runs/qm9 --epochs 36
       graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
+      graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch

@@ -75,7 +75,7 @@ class GraphDDPM(GaussianModel):
             labels are decided, sqrt(abar / (1 - abar)) scale between 4 and 0.4: at 2, that is in the middle of either
             schedule.
         label_smoothing: moves the points, see :class:`~graphgen.models.GraphCNF`.
-        steps: T, length of the chain.
+        chain: T, its number of steps.
         schedule: of beta, "linear" (:func:`linear_betas`) or "cosine" (:func:`cosine_betas`).
         prediction: what the network is asked for. "x0": the posterior form of :mod:`graphgen.models.gaussian`, labels'
             logits. "epsilon": the noise (Ho et al., equation 14). "v": sqrt(abar) noise - sqrt(1 - abar) x0 (Salimans
@@ -100,7 +100,7 @@ class GraphDDPM(GaussianModel):
         context_layers: int = 3,
         scale: float = 2.0,
         label_smoothing: float = 0.0,
-        steps: int = 1000,
+        chain: int = 1000,
         schedule: str = "linear",
         prediction: str = "x0",
     ) -> None:
@@ -112,7 +112,7 @@ class GraphDDPM(GaussianModel):
             context_layers=context_layers,
             scale=scale,
             label_smoothing=label_smoothing,
-            steps=steps,
+            chain=chain,
             schedule=schedule,
             prediction=prediction,
         )
@@ -120,9 +120,14 @@ class GraphDDPM(GaussianModel):
             raise GraphgenError(f"schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
         if prediction not in PREDICTIONS:
             raise GraphgenError(f"prediction {prediction!r}: choose one of {', '.join(PREDICTIONS)}")
-        if steps < 2:
-            raise GraphgenError(f"steps ({steps}): a chain needs 2 or more")
-        self.alpha_bars = list(accumulate((1 - beta for beta in SCHEDULES[schedule](steps)), mul, initial=1.0))
+        if chain < 2:
+            raise GraphgenError(f"chain ({chain}): it needs 2 steps or more")
+        self.alpha_bars = list(accumulate((1 - beta for beta in SCHEDULES[schedule](chain)), mul, initial=1.0))
+
+    @property
+    def has_marginals(self) -> bool:
+        """Whether the network says something of the labels where there is only noise: not by predicting that noise."""
+        return self.settings["prediction"] != "epsilon"
 
     # ---- what the network says --------------------------------------------------------------------------------------
 
@@ -182,7 +187,7 @@ class GraphDDPM(GaussianModel):
             seed, step: of the noise; the same pair gives the same loss.
         """
         graph = batch.graph
-        t = 1 + (self.times(batch, seed, step) * self.settings["steps"]).long()
+        t = 1 + (self.times(batch, seed, step) * self.settings["chain"]).long()
         a, b = self.signal(t)
         x0, noise = self.points(batch.atoms), self.noise(graph, batch.ids, seed, Stream.PATH, step)
         x = ops.graph_scale(a, x0, graph.ptr) + ops.graph_scale(b, noise, graph.ptr)
@@ -326,19 +331,19 @@ class GraphDDPM(GaussianModel):
         Raises:
             GraphgenError: a network that predicts the noise, which at t = T is the state itself, whatever the labels.
         """
-        if self.settings["prediction"] == "epsilon":
+        if not self.has_marginals:
             raise GraphgenError(
                 "marginals are read off the point predicted from pure noise, which prediction epsilon leaves open; "
                 "train with x0 or v"
             )
         probabilities = self.bind_probabilities(graph)
-        a, b = self._signal_of_all(self.settings["steps"], graph)
+        a, b = self._signal_of_all(self.settings["chain"], graph)
         drawn = (self.noise(graph, ids, seed, Stream.PRIOR, step) for step in range(draws))
         return torch.stack([probabilities(a, b, x) for x in drawn]).mean(0)
 
     def _chain(self, steps: int | None) -> list[int]:
         """The steps t that a sample visits, from T to 0."""
-        length = self.settings["steps"]
+        length = self.settings["chain"]
         count = length if steps is None else steps
         if not 1 <= count <= length:
             raise GraphgenError(f"steps ({count}): this chain has {length}; choose 1 to {length}")

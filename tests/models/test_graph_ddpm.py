@@ -25,7 +25,7 @@ def one_thread(threads):
 
 def untrained(vocabulary=FOUR, **settings):
     torch.manual_seed(0)
-    return GraphDDPM(vocabulary, **{"hidden": 16, "layers": 2, "context_layers": 1, "steps": 60, **settings})
+    return GraphDDPM(vocabulary, **{"hidden": 16, "layers": 2, "context_layers": 1, "chain": 60, **settings})
 
 
 def exact(**settings):
@@ -71,11 +71,11 @@ def within(found, probabilities, errors=4.0, slack=0.0):
 
 
 def test_schedules_are_the_published_ones():
-    linear = torch.tensor(untrained(steps=1000).alpha_bars, dtype=torch.float64)
+    linear = torch.tensor(untrained(chain=1000).alpha_bars, dtype=torch.float64)
     betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
     assert torch.allclose(linear[1:], (1 - betas).cumprod(0), rtol=1e-12) and linear[0] == 1
     assert sum(linear_betas(100)) == pytest.approx(sum(linear_betas(1000)), rel=1e-9)
-    cosine = torch.tensor(untrained(steps=1000, schedule="cosine").alpha_bars, dtype=torch.float64)
+    cosine = torch.tensor(untrained(chain=1000, schedule="cosine").alpha_bars, dtype=torch.float64)
     t = torch.arange(1001, dtype=torch.float64) / 1000
     f = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
     assert torch.allclose(cosine[:-1], (f / f[0])[:-1], rtol=1e-9)
@@ -150,14 +150,14 @@ def test_chain_refuses_what_is_none():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_exact_posterior_samples_the_law(schedule):
-    model, graph, ids = exact(steps=300, schedule=schedule), single_atoms(2000), torch.arange(2000)
+    model, graph, ids = exact(chain=300, schedule=schedule), single_atoms(2000), torch.arange(2000)
     assert within(model.sample(graph, ids, 3), LAW)
     assert within(model.sample(graph, ids, 3, steps=60, sampler="ddim"), LAW)
     assert within(model.sample(graph, ids, 3, steps=60, temperature=1.0), LAW, slack=0.01)
 
 
 def test_bound_is_below_the_probability_of_the_label_and_close_to_it():
-    model, count = exact(steps=200, schedule="cosine"), 2500
+    model, count = exact(chain=200, schedule="cosine"), 2500
     sampled = shares(model.sample(single_atoms(4000), torch.arange(4000), 5))
     for label in (0, 3):
         with torch.no_grad():
@@ -172,7 +172,7 @@ def test_bound_is_below_the_probability_of_the_label_and_close_to_it():
 @pytest.mark.parametrize("prediction", ["x0", "v"])
 def test_bound_is_the_sum_over_the_chain(prediction):
     """Each term of equation 5 as a KL of two normals, by steps of the chain, averaged over much noise."""
-    model, count = untrained(steps=24, prediction=prediction, label_smoothing=0.1), 800
+    model, count = untrained(chain=24, prediction=prediction, label_smoothing=0.1), 800
     batch = lone(2, count)
     abar, c = model.alpha_bars, 4
     x0 = model.points(batch.atoms)
@@ -201,7 +201,7 @@ def test_bound_is_the_sum_over_the_chain(prediction):
 
 
 def test_stated_error_covers_the_scatter_of_the_draws():
-    model, batch = exact(steps=100), lone(1, 300)
+    model, batch = exact(chain=100), lone(1, 300)
     with torch.no_grad():
         found = model.log_prob(batch, samples=16)
         one = model.log_prob(batch)
@@ -210,7 +210,7 @@ def test_stated_error_covers_the_scatter_of_the_draws():
 
 
 def test_marginals_are_the_law():
-    assert torch.allclose(exact(steps=1000).marginals(single_atoms(300), torch.arange(300), 0).mean(0), LAW, atol=0.01)
+    assert torch.allclose(exact(chain=1000).marginals(single_atoms(300), torch.arange(300), 0).mean(0), LAW, atol=0.01)
     with pytest.raises(GraphgenError, match="epsilon"):
         untrained(prediction="epsilon").marginals(single_atoms(1), torch.arange(1), 0)
 
@@ -256,7 +256,7 @@ def test_losses_are_least_for_the_right_answer():
 
 
 def test_cross_entropy_of_the_law_is_its_entropy_where_all_is_noise():
-    model = exact(steps=1000)
+    model = exact(chain=1000)
     model.times = lambda batch, seed, step: torch.full((batch.graph.num_graphs,), 0.999)
     atoms = torch.multinomial(LAW, 4000, True, generator=torch.Generator().manual_seed(0))
     loss = model.loss(lone(0, 4000)._replace(atoms=atoms), 0)
@@ -378,8 +378,8 @@ def test_saved_model_is_the_same_model(tmp_path):
     [
         ({"schedule": "quadratic"}, "schedule 'quadratic'"),
         ({"prediction": "score"}, "prediction 'score'"),
-        ({"steps": 20}, "linear schedule of 20"),
-        ({"steps": 1, "schedule": "cosine"}, "steps"),
+        ({"chain": 20}, "linear schedule of 20"),
+        ({"chain": 1, "schedule": "cosine"}, "chain"),
         ({"scale": -1.0}, "scale"),
     ],
 )
