@@ -36,6 +36,24 @@ WAYS: dict[str, dict[str, tuple[dict[str, Any], Candidates | None]]] = {
         "categorical, T = 8": ({"steps": 10, "temperature": 8.0}, None),
         "likeliest valid of 4": ({"steps": 10}, Candidates(4, "likeliest", reject=True)),
     },
+    "graph-sde": {
+        "reverse diffusion, 50 steps": ({"steps": 50}, None),
+        "reverse diffusion, 200 steps": ({"steps": 200}, None),
+        "reverse diffusion, 1000 steps": ({"steps": 1000}, None),
+        "50 steps with a Langevin correction each": ({"steps": 50, "corrections": 1}, None),
+        "probability flow, 10 Runge-Kutta steps": ({"sampler": "ode", "steps": 10}, None),
+    },
+    "graph-ncsn": {
+        "Langevin, 10 levels of 5 steps": ({"steps": 5}, None),
+        "Langevin, 10 levels of 20 steps": ({"steps": 20}, None),
+        "Langevin, 10 levels of 100 steps": ({"steps": 100}, None),
+    },
+    "graph-ddpm": {
+        "ancestral, 50 steps": ({"steps": 50}, None),
+        "ancestral, 200 steps": ({"steps": 200}, None),
+        "ancestral, 1000 steps": ({"steps": 1000}, None),
+        "ddim, 50 steps": ({"sampler": "ddim", "steps": 50}, None),
+    },
 }
 
 # Validity, uniqueness and novelty in % as published, given training skeletons: Verma et al., NeurIPS 2022.
