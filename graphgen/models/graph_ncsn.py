@@ -14,7 +14,8 @@ from torch import Tensor
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
-from graphgen.models.gaussian import Denoiser, GaussianModel
+from graphgen.models.gaussian import Denoiser
+from graphgen.models.probability_flow import CERTAIN, ProbabilityFlowModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
@@ -26,7 +27,7 @@ from graphgen.solvers import annealed_langevin
 _STEP = 2e-5 / 0.01**2
 
 
-class GraphNCSN(GaussianModel):
+class GraphNCSN(ProbabilityFlowModel):
     """Atoms on given bonds by annealed Langevin dynamics.
 
     The published levels, ten from 1 down to 0.01, are for images with pixels in [0, 1], and their first does not hide
@@ -37,6 +38,9 @@ class GraphNCSN(GaussianModel):
     times as high, 4 to 0.04, in the published ratio: sqrt(2 n) is 4.2 for QM9's nine atoms; for the 38 of ZINC250k it
     is 8.7, hardly more than the two deviations to both sides below which a mixture of two normals has a single mode. At
     0.04 labels are 35 deviations apart.
+
+    The likelihood is that of the probability flow from the law that sampling starts from: annealed Langevin dynamics
+    has none of its own. Between the levels, on which alone it is trained, the field interpolates.
 
     Args:
         vocabulary: the atom types.
@@ -86,6 +90,16 @@ class GraphNCSN(GaussianModel):
             )
         ratio = sigma_min / sigma_max
         self.sigmas = [sigma_max * ratio ** (level / (levels - 1)) for level in range(levels)]
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """1 / sigma on the first level and, of the likelihood, where labels are beyond doubt or on the last."""
+        return 1 / self.sigmas[0], min(1 / self.sigmas[-1], CERTAIN / self.spread)
+
+    @property
+    def start(self) -> float:
+        """The middle of the labels' points, in units of the first level's noise."""
+        return (self.spread / len(self.vocabulary) + self.shift) / self.sigmas[0]
 
     def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
         """Denoising score matching per atom at one random level per molecule: ``sigma^2 |s + z / sigma|^2 / 2``.
@@ -205,8 +219,7 @@ class GraphNCSN(GaussianModel):
 
     def _start(self, graph: GraphBatch, ids: Tensor, seed: int, step: int = 0) -> Tensor:
         """[N, c]"""
-        middle = self.spread / len(self.vocabulary) + self.shift
-        return self.noise(graph, ids, seed, Stream.PRIOR, step) * self.sigmas[0] + middle
+        return (self.noise(graph, ids, seed, Stream.PRIOR, step) + self.start) * self.sigmas[0]
 
     def _level(self, level: int, graph: GraphBatch) -> Tensor:
         """[B]"""

@@ -5,10 +5,7 @@ SDE is run backwards with the score s(t, x) = grad log p_t(x | bonds):
 
     dx = (drift(t) x - diffusion(t)^2 s) dt + diffusion(t) dw.
 
-Its probability flow has the same marginals. In units of the noise, y = x / b, and by the clock r = a / b it is
-``dy/dr = E[x0 | y]`` whatever the SDE: DDIM's ODE (Song, Meng and Ermon, ICLR 2021, equation 14) with data and noise in
-each other's place. This is smooth where drift and diffusion are steep in t, and a step's length is the signal it adds,
-so the likelihood is integrated in equal steps of r, and no SDE needs more of them than another.
+Its probability flow has the same marginals, and the likelihood: :mod:`graphgen.models.probability_flow`.
 """
 
 from __future__ import annotations
@@ -24,8 +21,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
 from graphgen.losses import denoising_score_matching, implicit_score_matching, sliced_score_matching
-from graphgen.models.fixed_bonds import LogProb, log_normal
-from graphgen.models.gaussian import GaussianModel
+from graphgen.models.probability_flow import CERTAIN, ProbabilityFlowModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
@@ -38,17 +34,16 @@ OBJECTIVES = ("denoising", "sliced", "implicit")
 SAMPLERS = {"euler": "euler_maruyama", "reverse-diffusion": "reverse_diffusion", "ancestral": "ancestral"}
 """The predictors of :func:`graphgen.solvers.reverse_sde`; beside them there is "ode"."""
 
-# Signal is the distance of a label's point from the origin, in deviations of the noise. At 8 the label is beyond doubt
-# (a blurred point leaves its cell once in a million atoms), so less noise than that has nothing to teach. At 0.025 it
-# is lost: the prior is then within 0.0003 nats per atom of the noised data; at 0.1, the most allowed, within 0.005.
+# Signal is the distance of a label's point from the origin, in deviations of the noise. At 0.025 a label is lost: the
+# prior is then within 0.0003 nats per atom of the noised data; at 0.1, the most allowed, within 0.005.
 # Up to 2 the posterior is gentle enough to learn from its trace.
-_CERTAIN, _LOST, _MOST_LEFT, _GENTLE = 8.0, 0.025, 0.1, 2.0
+_LOST, _MOST_LEFT, _GENTLE = 0.025, 0.1, 2.0
 
 # Times an odd number that is nobody's seed, a step makes a seed of its own.
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-class GraphSDE(GaussianModel):
+class GraphSDE(ProbabilityFlowModel):
     """Atoms on given bonds by a diffusion run backwards.
 
     The proposal that this implements ("Reversible SDE on graphs", equations 7 to 17) noises the nodes' features alone,
@@ -121,7 +116,7 @@ class GraphSDE(GaussianModel):
             raise GraphgenError(f"sde {sde!r}: choose one of {', '.join(SDES)}")
         if objective not in OBJECTIVES:
             raise GraphgenError(f"objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
-        noise = (self.spread / _CERTAIN, self.spread / _LOST) if sde == "ve" else ()
+        noise = (self.spread / CERTAIN, self.spread / _LOST) if sde == "ve" else ()
         self.sde: SDE = SDES[sde](*noise)
         left = self.spread * self._ratio(1.0)
         if left > _MOST_LEFT:
@@ -129,7 +124,7 @@ class GraphSDE(GaussianModel):
                 f"scale {scale}: the labels still show at t = 1, where samples start from pure noise; "
                 f"choose at most {scale * _MOST_LEFT / left:.2g}"
             )
-        self.t_min = self._time_of(_CERTAIN / self.spread)
+        self.t_min = self._time_of(CERTAIN / self.spread)
         self.t_trained = self.t_min if objective == "denoising" else self._time_of(_GENTLE / self.spread)
 
     # ---- the process ------------------------------------------------------------------------------------------------
@@ -139,10 +134,10 @@ class GraphSDE(GaussianModel):
         a, b = self.sde.mean(t), self.sde.std(t)
         return torch.as_tensor(a, dtype=self.dtype), torch.as_tensor(b, dtype=self.dtype)
 
-    def bind_flow(self, graph: GraphBatch) -> Callable[[Tensor, Tensor], Tensor]:
-        """``(r [B], y [N, c]) -> dy/dr [N, c]``: the probability flow of y = x / b by the clock r = a / b."""
-        mean = self.bind_mean(graph)
-        return lambda r, y: mean(r, torch.ones_like(r), y)
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """r at t = 1 and at t_min."""
+        return self._ratio(1.0), self._ratio(self.t_min)
 
     def _ratio(self, t: float) -> float:
         """r = a / b."""
@@ -183,42 +178,6 @@ class GraphSDE(GaussianModel):
                 each = implicit_score_matching(score, x, graph, "hutchinson", 1, "rademacher", seed, batch.ids, reach)
         return (b * b * each).sum() / batch.atoms.numel()
 
-    def log_prob(
-        self,
-        batch: MoleculeBatch,
-        seed: int = 0,
-        step: int = 0,
-        samples: int = 1,
-        probes: int = 1,
-        trace: str = "hutchinson",
-        **solver: Any,
-    ) -> LogProb:
-        """A lower bound on log P(labels | bonds) of every molecule, in nats, by the probability flow.
-
-        As :meth:`GraphCNF.log_prob`: a point is drawn in the label's argmax cell, from what noise makes of the label at
-        t_min, and E_q[log p(z) - log q(z | label)] bounds the probability that the flow's sample has these labels in
-        its argmax. At t_min hardly any noised point leaves its cell, so with the exact score nothing is lost.
-
-        Args:
-            seed, step: of the noise.
-            samples: draws of z to average over.
-            probes: Hutchinson probes per draw, fixed over the solve.
-            trace: "hutchinson" or "exact".
-            solver: arguments of :func:`graphgen.solvers.odeint`; its steps are equal in r.
-
-        Returns:
-            Value and standard error over the draws (NaN for one) per graph. Differentiable.
-
-        Source: Song et al., ICLR 2021, appendix D.2; Ho et al. 2019 (variational dequantisation).
-        """
-        values, evaluations = [], 0
-        for sample in range(samples):
-            y, log_q = self.dequantise(batch, seed, step * samples + sample, signal=self._ratio(self.t_min))
-            log_p, used = self._carry_back(y, batch, seed + sample, probes, trace, **solver)
-            values.append(log_p - log_q)
-            evaluations += used
-        return LogProb.of_draws(values, batch.graph, evaluations)
-
     def log_density(
         self,
         x: Tensor,
@@ -230,28 +189,8 @@ class GraphSDE(GaussianModel):
     ) -> Tensor:
         """[B] log-density of states x [N, c] at t_min under the probability flow; arguments as :meth:`log_prob`'s."""
         blur = float(self.sde.std(self.t_min))
-        log_p, _ = self._carry_back(x / blur, batch, seed, probes, trace, **solver)
+        log_p, _ = self.carry_back(x / blur, batch, seed, probes, trace, **solver)
         return log_p - batch.graph.ptr.diff().to(x.dtype) * (math.log(blur) * x.shape[1])
-
-    def _carry_back(
-        self, y: Tensor, batch: MoleculeBatch, seed: int, probes: int, trace: str, **solver: Any
-    ) -> tuple[Tensor, int]:
-        """Of states in units of the noise at t_min: log-density [B], and how often the field was evaluated."""
-        graph, reach = batch.graph, self.field.reach
-        flow = self.bind_flow(graph)
-        evaluations = 0
-
-        def augmented(r: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            nonlocal evaluations
-            evaluations += 1
-            value, divergence, _ = ops.divergence(
-                lambda y: flow(r, y), state[0], graph, trace, probes, seed=seed, graph_ids=batch.ids, reach=reach
-            )
-            return value, divergence
-
-        start = (y, y.new_zeros(graph.num_graphs))
-        y, minus_integral = odeint(augmented, start, graph, self._ratio(self.t_min), self._ratio(1.0), **solver)
-        return log_normal(y, graph) + minus_integral, evaluations
 
     # ---- sampling ---------------------------------------------------------------------------------------------------
 

@@ -2,17 +2,15 @@ import math
 
 import pytest
 import torch
+from small_molecules import FOUR, TWO, single_atoms
 
 from graphgen import GraphBatch, GraphgenError, ops
 from graphgen.models import GraphDDPM, load
 from graphgen.models.graph_ddpm import cosine_betas, linear_betas
 from graphgen.molecules.encoded import MoleculeBatch
-from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops.noise import Stream
 from graphgen.solvers import denoising_chain
 
-TWO = Vocabulary((("C", 0), ("N", 0)))
-FOUR = Vocabulary((("C", 0), ("O", 0), ("N", 0), ("N", 1)))
 LAW = torch.tensor([0.5, 0.25, 0.15, 0.1])
 
 
@@ -35,13 +33,6 @@ def exact(**settings):
         parameter.data.zero_()
     model.field.out.bias.data = LAW.log()
     return model
-
-
-def single_atoms(count):
-    empty = torch.zeros(2, 0, dtype=torch.int64)
-    return GraphBatch.from_edge_index(
-        empty, count, ptr=torch.arange(count + 1), edge_attr=torch.zeros(0, dtype=torch.int64)
-    )
 
 
 def lone(label, count):
