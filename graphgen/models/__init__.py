@@ -7,16 +7,17 @@ from typing import Any
 
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
-from graphgen.models.fixed_bonds import FixedBondModel
+from graphgen.models.base import Model
 from graphgen.models.graph_cnf import GraphCNF
+from graphgen.models.graph_dfm import GraphDFM
 from graphgen.molecules.vocabulary import Vocabulary
 
-__all__ = ["MODELS", "GraphCNF", "load", "make"]
+__all__ = ["MODELS", "GraphCNF", "GraphDFM", "load", "make"]
 
-MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF,)}
+MODELS: dict[str, type[Model]] = {model.name: model for model in (GraphCNF, GraphDFM)}
 
 
-def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:
+def make(name: str, vocabulary: Vocabulary, **settings: Any) -> Model:
     """An untrained model by its name.
 
     Args:
@@ -33,7 +34,7 @@ def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:
     return MODELS[name](vocabulary, **settings)
 
 
-def load(folder: str | os.PathLike[str]) -> FixedBondModel:
+def load(folder: str | os.PathLike[str]) -> Model:
     """The model saved in a folder.
 
     Raises:
