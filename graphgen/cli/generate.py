@@ -36,15 +36,26 @@ def generate(
     ],
     n: Annotated[int, typer.Option("-n", help="Rows to write.")] = 1000,
     structures: Annotated[
-        str,
-        typer.Option(help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}."),
-    ] = "test",
+        str | None,
+        typer.Option(
+            help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}. "
+            "A model of whole molecules takes none.",
+            show_default="test",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default="the model's own")] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="0 takes the likeliest label of every atom; 1 draws by the model's own law.", show_default="0"
+            help="0 takes the likeliest label of every atom; 1 draws by the model's own law.",
+            show_default="0; graph-dfm: 1",
         ),
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option(help="graph-dfm: rate of jumps that renew what is drawn.", show_default="0")
+    ] = None,
+    distortion: Annotated[
+        str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
     ] = None,
     candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
     choose: Annotated[
@@ -60,7 +71,9 @@ def generate(
     device: Device = "cpu",
     config: Config = None,
 ) -> None:
-    """Sample atoms on the bonds of real molecules (by default held-out ones: the test split).
+    """Sample atoms on the bonds of real molecules (by default held-out ones: the test split), or whole molecules.
+
+    Which of the two is the model's kind: graph-dfm draws atoms and bonds, as they are, with no repair.
 
     A table gets n attempts, failures included with their reason; a list gets n molecules, and the log says how many
     attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats; of a row chosen
@@ -76,7 +89,7 @@ def generate(
     from graphgen.candidates import Candidates
     from graphgen.errors import GraphgenError
     from graphgen.molecules import output
-    from graphgen.molecules.encoded import SPLITS
+    from graphgen.molecules.encoded import SPLITS, EncodedMolecules
 
     positive(n=n, batch_size=batch_size, **({} if steps is None else {"steps": steps}))
     if nll_draws < 0:
@@ -87,14 +100,24 @@ def generate(
     alone = output.kind_of(out) in output.LISTS
     check_device(device)
     trained = graphgen.load(model)
-    if structures in SPLITS:
-        skeletons, whose = trained.skeletons(structures)
-        code = 0
+    skeletons: EncodedMolecules | None = None
+    code = 0
+    if trained.network.samples_bonds:
+        if structures is not None or column is not None or choice != Candidates():
+            raise GraphgenError(
+                f"a {trained.network.name} makes whole molecules, one a row: leave out --structures, --column, "
+                "--candidates, --choose and --reject"
+            )
+        log("atoms and bonds are sampled; a model of whole molecules has no likelihood, so there is no column NLL")
     else:
-        skeletons, code = load_data(structures, column, rejects_path(out))
-        whose = f"{structures} ({len(skeletons):,} molecules)"
-    log(f"bonds are those of {plain(whose)}; atoms are sampled")
-    asked: dict[str, Any] = {"steps": steps, "temperature": temperature}
+        structures = structures or "test"
+        if structures in SPLITS:
+            skeletons, whose = trained.skeletons(structures)
+        else:
+            skeletons, code = load_data(structures, column, rejects_path(out))
+            whose = f"{structures} ({len(skeletons):,} molecules)"
+        log(f"bonds are those of {plain(whose)}; atoms are sampled")
+    asked: dict[str, Any] = {"steps": steps, "temperature": temperature, "eta": eta, "distortion": distortion}
     result = trained.generate(
         n,
         seed,
@@ -103,11 +126,11 @@ def generate(
         nll_draws=nll_draws,
         until_molecules=alone,
         device=device,
-        candidates=choice,
+        candidates=None if trained.network.samples_bonds else choice,
         **{name: value for name, value in asked.items() if value is not None},
     )
     result.save(out)
-    write_config(context, out, [skeletons], trained.folder)
+    write_config(context, out, [] if skeletons is None else [skeletons], trained.folder, structures=structures)
     failed = sum(smiles is None for smiles in result.smiles)
     accepted = ""
     if result.accepted is not None:

@@ -40,6 +40,8 @@ class PairField(nn.Module):
         ValueError: heads that do not divide the width.
     """
 
+    orders: Tensor
+
     def __init__(
         self,
         atom_types: int,

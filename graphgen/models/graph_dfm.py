@@ -70,7 +70,7 @@ class GraphDFM(Model):
         if heads < 1 or hidden % heads:
             raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
         laws = [_noise_law(path, types) for types in (len(vocabulary), len(PAIR_TYPES))]
-        self.field = PairField(len(vocabulary), *map(len, laws), hidden, pair_hidden, layers, heads)
+        self.field = PairField(len(vocabulary), len(laws[0]), len(laws[1]), hidden, pair_hidden, layers, heads)
         self.register_buffer("atom_noise", laws[0])
         self.register_buffer("pair_noise", laws[1])
         self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
@@ -98,6 +98,7 @@ class GraphDFM(Model):
         pairs = torch.zeros(len(PAIR_TYPES), dtype=torch.int64)
         for indices in torch.arange(len(data)).split(_COUNTED_AT_ONCE):
             batch = data.batch(indices)
+            assert batch.graph.edge_attr is not None, "a batch of molecules has bond types"
             atoms += torch.bincount(batch.atoms, minlength=len(atoms))
             pairs[1:] += torch.bincount(batch.graph.edge_attr, minlength=len(pairs) - 1)
         pairs[0] = (sizes * (sizes - 1)).sum() - pairs.sum()
