@@ -102,6 +102,7 @@ class GraphDFM(Model):
             atoms += torch.bincount(batch.atoms, minlength=len(atoms))
             pairs[1:] += torch.bincount(batch.graph.edge_attr, minlength=len(pairs) - 1)
         pairs[0] = (sizes * (sizes - 1)).sum() - pairs.sum()
+        pairs //= 2  # a batch has both directions
         for law, counts in ((self.atom_noise, atoms), (self.pair_noise, pairs)):
             law.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
 

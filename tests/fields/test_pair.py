@@ -7,6 +7,13 @@ from graphgen.molecules.complete import pair_ends, pair_ptr
 TYPES = 4
 
 
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """These tensors are so small that a second thread only waits for the first."""
+    with threads(1):
+        yield
+
+
 def a_field(seed=0, **settings):
     torch.manual_seed(seed)
     small = {"hidden": 16, "pair_hidden": 8, "layers": 2, "heads": 2}
