@@ -29,7 +29,7 @@ def cli(tmp_path_factory):
         folder = tmp_path_factory.mktemp("whole")
         patch.setenv("GRAPHGEN_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        (folder / "mine.smi").write_text("\n".join(SMILES) + "\n")
+        (folder / "mine.smi").write_text("\n".join(SMILES * 3) + "\n")
 
         def run(*arguments):
             patch.setattr(sys, "argv", ["graphgen", *map(str, arguments)])
@@ -127,3 +127,10 @@ def test_the_command_line_trains_and_generates(cli, capsys):
         assert "leave out --structures" in capsys.readouterr().err
     assert cli("likelihood", "run", "-i", "mine.smi", "-o", "nll.csv") == 1
     assert "a graph-dfm has no likelihood" in capsys.readouterr().err
+    for verb in (
+        ("reconstruct", "run", "--structures", "train"),
+        ("interpolate", "run", "CCO", "CCN", "-o", "way.svg"),
+        ("optimize", "run", "--structures", "train", "-o", "better.csv"),
+    ):
+        assert cli(*verb) == 1
+        assert "a graph-dfm has no latent space" in capsys.readouterr().err
