@@ -1,8 +1,9 @@
-"""Generation: atoms for given bonds."""
+"""Generation: atoms for given bonds, or whole molecules."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from graphgen.candidates import Candidates
 from graphgen.errors import GraphgenError
 from graphgen.generated import Generated
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
-from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.ops.noise import Stream
 from graphgen.progress import progress_bar
 
@@ -22,6 +23,8 @@ from graphgen.progress import progress_bar
 _ATTEMPTS_PER_MOLECULE = 100
 # More change the bound by less than a hundredth of its standard error at a few draws.
 _NLL_STEPS = 8
+# What `sample` takes that is no option of the sampling.
+_GIVEN = ("graph", "ids", "sizes", "seed")
 
 
 def draw_structures(count: int, n: int, seed: int, start: int = 0) -> Tensor:
@@ -85,35 +88,115 @@ def generate(
     choice = candidates or Candidates()
     if (nll_draws or choice.by_likelihood) and not hasattr(model, "log_prob"):
         raise GraphgenError(f"a {model.name} has no likelihood to choose or to report by; choose 'first'")
-    limit = n * _ATTEMPTS_PER_MOLECULE if until_molecules else n
     found = _Found(model.vocabulary)
-    missing, at_once = n, max(batch_size // choice.count, 1)
+
+    def attempt(attempts: Tensor) -> list[str | None]:
+        rows = draw_structures(len(structures), len(attempts), seed, int(attempts[0]))
+        ids = choice.ids(attempts).to(device)
+        batch = structures.batch(rows.repeat_interleave(choice.count), device)
+        atoms = model.sample(batch.graph, ids, seed, **sampling)
+        bound = None
+        if nll_draws or choice.by_likelihood:
+            drawn = MoleculeBatch(batch.graph, atoms, ids)
+            bound = model.log_prob(drawn, seed, samples=max(nll_draws, 1), method="rk4", steps=_NLL_STEPS)
+        return found.add(structures, rows, attempts, seed, atoms, bound, choice)
+
+    _repeat(attempt, n, max(batch_size // choice.count, 1), start, until_molecules, progress)
+    return found.finish(with_nll=nll_draws > 0, with_accepted=choice.reject)
+
+
+@torch.no_grad()
+def generate_whole(
+    model: Any,
+    n: int,
+    seed: int = 0,
+    batch_size: int = 512,
+    device: str = "cpu",
+    progress: bool = True,
+    start: int = 0,
+    until_molecules: bool = False,
+    **sampling: Any,
+) -> Generated:
+    """Sample whole molecules, atoms and bonds, as they are drawn: nothing is repaired and no fragment left out.
+
+    Args:
+        model: has ``sample(ids, seed, **sampling)``, which gives a
+            :class:`~graphgen.molecules.complete.CompleteGraphs`, and ``vocabulary``.
+        n, start, until_molecules: as :func:`generate` has them.
+        sampling: what the model's ``sample`` takes, such as steps and temperature.
+
+    Returns:
+        One row per attempt, failures included; molecules of several fragments have a dot in their SMILES. Attempt k is
+        the same for any batch size as far as the model's ``sample`` is.
+
+    Raises:
+        GraphgenError: an option that the model's ``sample`` does not have, or ``until_molecules`` and hardly any
+            attempt succeeds.
+    """
+    model.to(device).eval()
+    _check_sampling(model, sampling)
+    smiles: list[str | None] = []
+    reasons: list[str | None] = []
+    labels, sizes = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(1, dtype=torch.int64)]
+
+    def attempt(attempts: Tensor) -> list[str | None]:
+        drawn = model.sample(attempts.to(device), seed, **sampling)
+        read = [_read(molecule) for molecule in drawn.molecules(model.vocabulary)]
+        smiles.extend(text for text, _ in read)
+        reasons.extend(reason for _, reason in read)
+        labels.append(drawn.atoms.cpu())
+        sizes.append(drawn.ptr.diff().cpu())
+        return reasons[-len(read) :]
+
+    _repeat(attempt, n, batch_size, start, until_molecules, progress)
+    return Generated(
+        smiles,
+        reasons,
+        atoms=torch.cat(labels),
+        node_ptr=torch.cat(sizes).cumsum(0),
+        names=model.vocabulary.names,
+    )
+
+
+def _repeat(
+    attempt: Callable[[Tensor], list[str | None]],
+    n: int,
+    at_once: int,
+    start: int,
+    until_molecules: bool,
+    progress: bool,
+) -> None:
+    """Make attempts, which say why each gave no molecule (None if it did), until n are made or gave a molecule."""
+    limit = n * _ATTEMPTS_PER_MOLECULE if until_molecules else n
+    missing, made = n, 0
+    reasons: list[str | None] = []
     with progress_bar("generating", n, progress) as advance:
-        while missing and len(found) < limit:
-            first = start + len(found)
-            attempts = torch.arange(first, first + min(at_once, missing, limit - len(found)))
-            rows = draw_structures(len(structures), len(attempts), seed, first)
-            ids = choice.ids(attempts).to(device)
-            batch = structures.batch(rows.repeat_interleave(choice.count), device)
-            atoms = model.sample(batch.graph, ids, seed, **sampling)
-            bound = None
-            if nll_draws or choice.by_likelihood:
-                drawn = MoleculeBatch(batch.graph, atoms, ids)
-                bound = model.log_prob(drawn, seed, samples=max(nll_draws, 1), method="rk4", steps=_NLL_STEPS)
-            failed = found.add(structures, rows, attempts, seed, atoms, bound, choice)
-            settled = len(rows) - (failed if until_molecules else 0)
+        while missing and made < limit:
+            first = start + made
+            reasons = attempt(torch.arange(first, first + min(at_once, missing, limit - made)))
+            made += len(reasons)
+            settled = sum(reason is None for reason in reasons) if until_molecules else len(reasons)
             missing -= settled
             advance(settled)
     if missing:
         raise GraphgenError(
-            f"only {n - missing} of {limit} attempts gave a molecule (the last failed with: {found.reasons[-1]}); "
+            f"only {n - missing} of {limit} attempts gave a molecule (the last failed with: {reasons[-1]}); "
             "train the model for longer"
         )
-    return found.finish(with_nll=nll_draws > 0, with_accepted=choice.reject)
+
+
+def _read(molecule: MoleculeGraph) -> tuple[str | None, str | None]:
+    """The SMILES of labelled atoms and bonds, or why there is none."""
+    from graphgen.molecules.codec import canonical_smiles, decode
+
+    try:
+        return canonical_smiles(decode(*molecule)), None
+    except ValueError as error:
+        return None, str(error)
 
 
 def _check_sampling(model: Any, sampling: dict[str, Any]) -> None:
-    known = [name for name in inspect.signature(model.sample).parameters if name not in ("graph", "ids", "seed")]
+    known = [name for name in inspect.signature(model.sample).parameters if name not in _GIVEN]
     if unknown := sampling.keys() - set(known):
         raise GraphgenError(
             f"a {model.name} has no sampling option {', '.join(sorted(unknown))}; it has {', '.join(known)}"
@@ -143,8 +226,8 @@ class _Found:
         atoms: Tensor,
         bound: Any,
         choice: Candidates,
-    ) -> int:
-        """Choose among the candidates, read the chosen ones, and say how many are no molecule."""
+    ) -> list[str | None]:
+        """Choose among the candidates, read the chosen ones, and say why any is no molecule."""
         count = choice.count
         sizes = structures.sizes[rows]
         labels = atoms.cpu().split(sizes.repeat_interleave(count).tolist())
@@ -169,17 +252,12 @@ class _Found:
         if bound is not None:
             self.values.append(-bound.value.double().cpu()[kept])
             self.errors.append(bound.stderr.double().cpu()[kept])
-        return sum(smiles is None for smiles, _ in chosen)
+        return [reason for _, reason in chosen]
 
     def _read(self, structures: EncodedMolecules, row: int, labels: Tensor) -> tuple[str | None, str | None]:
         """The SMILES of labels on a skeleton, or why there is none."""
-        from graphgen.molecules.codec import canonical_smiles, decode
-
         types = self.vocabulary.atoms
-        try:
-            return canonical_smiles(decode([types[a] for a in labels.tolist()], structures.graph(row).bonds)), None
-        except ValueError as error:
-            return None, str(error)
+        return _read(MoleculeGraph(tuple(types[a] for a in labels.tolist()), structures.graph(row).bonds))
 
     def finish(self, with_nll: bool, with_accepted: bool) -> Generated:
         sizes = torch.cat(self.sizes)

@@ -24,7 +24,11 @@ def encode(model: Any, batch: MoleculeBatch, seed: int = 0, steps: int = 20) -> 
         model: a :class:`~graphgen.models.GraphCNF`.
         seed: of the points in the cells.
         steps: of the classical Runge-Kutta method.
+
+    Raises:
+        GraphgenError: the model is no flow that can be followed back.
     """
+    _check_flow(model)
     points, _ = model.dequantise(batch, seed)
     return model.transport(points, batch.graph, 1.0, 0.0, method="rk4", steps=steps)
 
@@ -33,6 +37,11 @@ def encode(model: Any, batch: MoleculeBatch, seed: int = 0, steps: int = 20) -> 
 def decode(model: Any, z: Tensor, graph: GraphBatch, steps: int = 20) -> Tensor:
     """[N] int64 labels of the end to which the flow carries noise z [N, c]."""
     return model.transport(z, graph, method="rk4", steps=steps).argmax(1)
+
+
+def _check_flow(model: Any) -> None:
+    if not hasattr(model, "transport"):
+        raise GraphgenError(f"a {model.name} has no latent space that molecules are carried back to; use a graph-cnf")
 
 
 def check_vocabulary(model: Any, molecules: EncodedMolecules) -> None:
@@ -76,10 +85,11 @@ def reconstruct(
     An invertible flow gives 100 % whatever it has learned: this measures the solver's error, not the model.
 
     Raises:
-        GraphgenError: no molecules, or labels of another vocabulary than the model's.
+        GraphgenError: no molecules, labels of another vocabulary than the model's, or a model that is no flow.
     """
     if not len(molecules):
         raise GraphgenError("there are no molecules to reconstruct; choose another split or data set")
+    _check_flow(model)
     check_vocabulary(model, molecules)
     model.to(device).eval()
     identical, largest = 0, 0.0

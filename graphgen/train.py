@@ -130,7 +130,8 @@ def train(
     order of molecules and all noise are functions of the seed, so a resumed run goes on exactly where it was.
 
     Args:
-        model: has ``loss(batch, seed, step)`` and ``save(folder)``.
+        model: has ``loss(batch, seed, step)`` and ``save(folder)``; and if it takes anything from the data before it
+            learns, such as sizes, ``fit_prior(data)``.
         out: the folder. It gets the model (running mean of the weights), and what resuming needs.
         resume: go on with the run that is in the folder.
 
@@ -147,6 +148,8 @@ def train(
     learning, held_out = data.split("train"), data.split("valid")
     if not len(learning):
         raise GraphgenError(f"{data.name}: its training split is empty; give more molecules")
+    if hasattr(model, "fit_prior"):
+        model.fit_prior(learning)
     described = {
         "settings": asdict(settings),
         "model": {"name": model.name, **model.settings},

@@ -155,7 +155,7 @@ class TrainedModel:
         self,
         n: int = 1000,
         seed: int = 0,
-        structures: EncodedMolecules | str | os.PathLike[str] = "test",
+        structures: EncodedMolecules | str | os.PathLike[str] | None = None,
         column: str | None = None,
         batch_size: int = 512,
         nll_draws: int = 4,
@@ -166,20 +166,30 @@ class TrainedModel:
         candidates: Candidates | None = None,
         **sampling: Any,
     ) -> Generated:
-        """Sample atoms on the bonds of real molecules, by default held-out ones of its own data.
+        """Sample atoms on the bonds of real molecules, by default held-out ones of its own data; or whole molecules.
 
         Args:
             n, seed, batch_size, nll_draws, until_molecules, device, start, candidates, sampling: as
                 :func:`graphgen.generate.generate` has them.
-            structures, column: molecules, or as :meth:`skeletons` takes them.
+            structures, column: molecules, or as :meth:`skeletons` takes them; None for its test split. A model of
+                whole molecules takes none, and neither candidates; it has no likelihood for ``nll_draws``.
 
         Raises:
-            GraphgenError: as :meth:`skeletons` and :func:`graphgen.generate.generate`.
+            GraphgenError: as :meth:`skeletons` and :func:`graphgen.generate.generate`, or structures or candidates for
+                a model of whole molecules.
         """
-        from graphgen.generate import generate
+        from graphgen.generate import generate, generate_whole
 
+        if self.network.samples_bonds:
+            if structures is not None or column is not None or candidates is not None:
+                raise GraphgenError(
+                    f"a {self.network.name} makes whole molecules, one an attempt: leave out structures and candidates"
+                )
+            return generate_whole(
+                self.network, n, seed, batch_size, device, progress, start, until_molecules, **sampling
+            )
         if not isinstance(structures, EncodedMolecules):
-            structures, _ = self.skeletons(structures, column)
+            structures, _ = self.skeletons("test" if structures is None else structures, column)
         draws = nll_draws if self.has_likelihood else 0
         return generate(
             self.network,

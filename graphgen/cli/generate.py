@@ -24,7 +24,7 @@ from graphgen.cli.common import (
 )
 from graphgen.cli.config import Config, write_config
 
-_OF_THE_SAMPLER = ("steps", "temperature", "sampler", "corrections", "snr", "eta", "epsilon", "denoise")
+_OF_THE_SAMPLER = ("steps", "temperature", "sampler", "corrections", "snr", "eta", "epsilon", "denoise", "distortion")
 
 
 def generate(
@@ -38,14 +38,19 @@ def generate(
     ],
     n: Annotated[int, typer.Option("-n", help="Rows to write.")] = 1000,
     structures: Annotated[
-        str,
-        typer.Option(help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}."),
-    ] = "test",
+        str | None,
+        typer.Option(
+            help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}. "
+            "A model of whole molecules takes none.",
+            show_default="test",
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.", show_default="the model's own")] = None,
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="0 takes the likeliest label of every atom; 1 draws by the model's own law.", show_default="0"
+            help="0 takes the likeliest label of every atom; 1 draws by the model's own law.",
+            show_default="0; graph-dfm: 1",
         ),
     ] = None,
     sampler: Annotated[
@@ -59,7 +64,10 @@ def generate(
         int | None, typer.Option(help="graph-sde: Langevin steps before each step.", show_default="0")
     ] = None,
     snr: Annotated[float | None, typer.Option(help="graph-sde: of the corrections.", show_default="0.16")] = None,
-    eta: Annotated[float | None, typer.Option(help="graph-ddpm: noise of ddim, 0 to 1.", show_default="0")] = None,
+    eta: Annotated[
+        float | None,
+        typer.Option(help="graph-ddpm: noise of ddim, 0 to 1; graph-dfm: rate of jumps that renew.", show_default="0"),
+    ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(help="graph-ncsn: size of a step on the last level.", show_default="0.2 of its variance"),
@@ -69,6 +77,9 @@ def generate(
         typer.Option(
             "--denoise/--no-denoise", help="graph-ncsn: end by taking the last noise out.", show_default="yes"
         ),
+    ] = None,
+    distortion: Annotated[
+        str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
     ] = None,
     candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
     choose: Annotated[
@@ -84,7 +95,9 @@ def generate(
     device: Device = "cpu",
     config: Config = None,
 ) -> None:
-    """Sample atoms on the bonds of real molecules (by default held-out ones: the test split).
+    """Sample atoms on the bonds of real molecules (by default held-out ones: the test split), or whole molecules.
+
+    Which of the two is the model's kind: graph-dfm draws atoms and bonds, as they are, with no repair.
 
     A table gets n attempts, failures included with their reason; a list gets n molecules, and the log says how many
     attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats; of a row chosen
@@ -100,7 +113,7 @@ def generate(
     from graphgen.candidates import Candidates
     from graphgen.errors import GraphgenError
     from graphgen.molecules import output
-    from graphgen.molecules.encoded import SPLITS
+    from graphgen.molecules.encoded import SPLITS, EncodedMolecules
 
     positive(n=n, batch_size=batch_size, **({} if steps is None else {"steps": steps}))
     if nll_draws < 0:
@@ -111,13 +124,23 @@ def generate(
     alone = output.kind_of(out) in output.LISTS
     check_device(device)
     trained = graphgen.load(model)
-    if structures in SPLITS:
-        skeletons, whose = trained.skeletons(structures)
-        code = 0
+    skeletons: EncodedMolecules | None = None
+    code = 0
+    if trained.network.samples_bonds:
+        if structures is not None or column is not None or choice != Candidates():
+            raise GraphgenError(
+                f"a {trained.network.name} makes whole molecules, one a row: leave out --structures, --column, "
+                "--candidates, --choose and --reject"
+            )
+        log("atoms and bonds are sampled; a model of whole molecules has no likelihood, so there is no column NLL")
     else:
-        skeletons, code = load_data(structures, column, rejects_path(out))
-        whose = f"{structures} ({len(skeletons):,} molecules)"
-    log(f"bonds are those of {plain(whose)}; atoms are sampled")
+        structures = structures or "test"
+        if structures in SPLITS:
+            skeletons, whose = trained.skeletons(structures)
+        else:
+            skeletons, code = load_data(structures, column, rejects_path(out))
+            whose = f"{structures} ({len(skeletons):,} molecules)"
+        log(f"bonds are those of {plain(whose)}; atoms are sampled")
     asked = {name: context.params[name] for name in _OF_THE_SAMPLER}
     result = trained.generate(
         n,
@@ -127,11 +150,11 @@ def generate(
         nll_draws=nll_draws,
         until_molecules=alone,
         device=device,
-        candidates=choice,
+        candidates=None if trained.network.samples_bonds else choice,
         **{name: value for name, value in asked.items() if value is not None},
     )
     result.save(out)
-    write_config(context, out, [skeletons], trained.folder)
+    write_config(context, out, [] if skeletons is None else [skeletons], trained.folder, structures=structures)
     failed = sum(smiles is None for smiles in result.smiles)
     accepted = ""
     if result.accepted is not None:

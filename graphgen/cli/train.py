@@ -12,7 +12,7 @@ from graphgen.cli.config import Config, write_config
 
 _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
-    "sde", "levels", "chain", "schedule", "prediction",
+    "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads",
 )  # fmt: skip
 
 
@@ -21,7 +21,12 @@ def train(
     input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
     model: Annotated[
-        str, typer.Option("-m", "--model", help="graph-cnf, graph-sde, graph-ncsn or graph-ddpm.")
+        str,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm.",
+        ),
     ] = "graph-cnf",
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Molecules per training step.")] = 256,
@@ -40,8 +45,20 @@ def train(
             help="What an atom sees of a neighbour: nn, rbf (distances) or grand (attention).", show_default="nn"
         ),
     ] = None,
-    hidden: Annotated[int | None, typer.Option(help="Width of the network.", show_default="64")] = None,
-    layers: Annotated[int | None, typer.Option(help="Rounds of message passing.", show_default="3")] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(
+            help="graph-dfm: noise that is marginal (as the data), uniform or absorbing.", show_default="marginal"
+        ),
+    ] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of the network.", show_default="64; graph-dfm: 96")] = None,
+    pair_hidden: Annotated[
+        int | None, typer.Option(help="graph-dfm: width of the network for pairs.", show_default="48")
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Rounds of message passing.", show_default="3; graph-dfm: 5")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(help="graph-dfm: heads of its attention.", show_default="4")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
     ] = None,
@@ -68,7 +85,8 @@ def train(
 ) -> None:
     """Train a model on the training split of a data set; the folder always holds the best epoch so far.
 
-    That is the one which finds held-out molecules likeliest (nats per atom, on the validation split).
+    That is the one which finds held-out molecules likeliest (nats per atom, on the validation split), or of a model
+    without a likelihood the one of the least loss there.
 
     Ctrl-C keeps the last finished epoch, and --resume goes on from there to the same numbers.
 
@@ -76,6 +94,7 @@ def train(
       graphgen train -i qm9 -o runs/qm9 --epochs 36
       graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
+      graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch

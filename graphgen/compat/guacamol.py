@@ -23,7 +23,7 @@ class Generator(_Base):
     """Hands out the attempts of a model one after the other; no two calls give the same ones.
 
     ``assess_distribution_learning(Generator(graphgen.load("runs/x")), chembl_training_file=...)`` runs the suite.
-    A graph CNF is given bonds: say beside its scores whose.
+    A graph CNF is given bonds: say beside its scores whose. A model of whole molecules takes none.
 
     Args:
         model: what :func:`graphgen.load` returns.
@@ -37,14 +37,14 @@ class Generator(_Base):
     def __init__(
         self,
         model: TrainedModel,
-        structures: EncodedMolecules | str = "test",
+        structures: EncodedMolecules | str | None = None,
         seed: int = 0,
         batch_size: int = 512,
         device: str = "cpu",
     ) -> None:
         self.model, self.seed, self.batch_size, self.device = model, seed, batch_size, device
-        if not isinstance(structures, EncodedMolecules):
-            structures, _ = model.skeletons(structures)
+        if not isinstance(structures, EncodedMolecules) and not model.network.samples_bonds:
+            structures, _ = model.skeletons("test" if structures is None else structures)
         self.structures = structures
         self.handed_out = 0
 

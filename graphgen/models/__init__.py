@@ -7,19 +7,20 @@ from typing import Any
 
 from graphgen.errors import GraphgenError
 from graphgen.models import checkpoint
-from graphgen.models.fixed_bonds import FixedBondModel
+from graphgen.models.base import Model
 from graphgen.models.graph_cnf import GraphCNF
 from graphgen.models.graph_ddpm import GraphDDPM
+from graphgen.models.graph_dfm import GraphDFM
 from graphgen.models.graph_ncsn import GraphNCSN
 from graphgen.models.graph_sde import GraphSDE
 from graphgen.molecules.vocabulary import Vocabulary
 
-__all__ = ["MODELS", "GraphCNF", "GraphDDPM", "GraphNCSN", "GraphSDE", "load", "make"]
+__all__ = ["MODELS", "GraphCNF", "GraphDDPM", "GraphDFM", "GraphNCSN", "GraphSDE", "load", "make"]
 
-MODELS: dict[str, type[FixedBondModel]] = {model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM)}
+MODELS: dict[str, type[Model]] = {model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM, GraphDFM)}
 
 
-def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:
+def make(name: str, vocabulary: Vocabulary, **settings: Any) -> Model:
     """An untrained model by its name.
 
     Args:
@@ -36,7 +37,7 @@ def make(name: str, vocabulary: Vocabulary, **settings: Any) -> FixedBondModel:
     return MODELS[name](vocabulary, **settings)
 
 
-def load(folder: str | os.PathLike[str]) -> FixedBondModel:
+def load(folder: str | os.PathLike[str]) -> Model:
     """The model saved in a folder.
 
     Raises:

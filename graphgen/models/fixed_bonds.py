@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields import MESSAGES, NeighbourhoodField
 from graphgen.graph import GraphBatch
-from graphgen.models import checkpoint
+from graphgen.models.base import Model
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
 from graphgen.ops.noise import Stream
@@ -45,7 +43,7 @@ class LogProb(NamedTuple):
         return cls(draws.mean(0), stderr.detach(), graph.ptr.diff(), evaluations)
 
 
-class FixedBondModel(nn.Module):
+class FixedBondModel(Model):
     """Atoms on given bonds, with c numbers per atom for c atom types; label k is the point ``scale * e_k``.
 
     Args:
@@ -61,16 +59,13 @@ class FixedBondModel(nn.Module):
         GraphgenError: an unknown field, a label smoothing outside [0, 1), or a scale that is not above 0.
     """
 
-    name: ClassVar[str]
-
     def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
-        super().__init__()
+        super().__init__(vocabulary, **settings)
         scale, smoothing = settings["scale"], settings["label_smoothing"]
         if not 0 <= smoothing < 1 or scale <= 0:
             raise GraphgenError(f"label_smoothing ({smoothing}) must be in [0, 1) and scale ({scale}) above 0")
         if settings["field"] not in MESSAGES:
             raise GraphgenError(f"field {settings['field']!r}: choose one of {', '.join(MESSAGES)}")
-        self.vocabulary, self.settings = vocabulary, settings
         self.spread = scale * (1 - smoothing)
         self.shift = scale * smoothing / len(vocabulary)
         self.field = NeighbourhoodField(
@@ -82,22 +77,12 @@ class FixedBondModel(nn.Module):
             settings["field"],
         )
 
-    @classmethod
-    def options(cls) -> list[str]:
-        """Names of the settings that its constructor takes."""
-        return [name for name in inspect.signature(cls).parameters if name != "vocabulary"]
-
     @property
     def has_marginals(self) -> bool:
         """Whether its ``marginals`` are those of the labels given the bonds, as its training makes them."""
         return True
 
     # ---- labels and noise -------------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of its weights, and so of the states."""
-        return self.field.out.weight.dtype
 
     def points(self, atoms: Tensor) -> Tensor:
         """[N, c] the points of labels [N]."""
@@ -107,11 +92,6 @@ class FixedBondModel(nn.Module):
     def noise(self, graph: GraphBatch, ids: Tensor, seed: int, stream: Stream, step: int = 0) -> Tensor:
         """[N, c] standard normal."""
         return ops.normal(graph.ptr, len(self.vocabulary), seed, stream, step, ids, self.dtype)
-
-    def times(self, batch: MoleculeBatch, seed: int, step: int) -> Tensor:
-        """[B] uniform in (0, 1): when a training step looks at each molecule."""
-        one_each = torch.arange(batch.graph.num_graphs + 1, device=batch.graph.device)
-        return ops.uniform(one_each, 1, seed, Stream.TIME, step, batch.ids, self.dtype).squeeze(1)
 
     def draw_labels(self, logits: Tensor, graph: GraphBatch, ids: Tensor, seed: int, temperature: float) -> Tensor:
         """[N] int64 labels: drawn from ``softmax(logits / temperature)``, or the largest one at temperature 0."""
@@ -153,26 +133,6 @@ class FixedBondModel(nn.Module):
         density = torch.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
         others = torch.special.ndtr(u + self.spread * sharpness) ** (len(self.vocabulary) - 1)
         return math.log(float(torch.trapezoid(density * others, u)))
-
-    # ---- disk -------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Any) -> None:
-        """Write the model to a folder as safetensors and JSON."""
-        description = {"model": self.name, "settings": self.settings, "vocabulary": self.vocabulary.to_json()}
-        checkpoint.write(folder, description, self.state_dict())
-
-    @classmethod
-    def restore(cls, description: Mapping[str, Any], weights: Mapping[str, Tensor], where: str) -> Self:
-        """The model of a description and weights read from `where`."""
-        try:
-            model = cls(Vocabulary.from_json(description["vocabulary"]), **description["settings"])
-            model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise GraphgenError(
-                f"{where}: the model's description and weights do not fit together ({reason}); train or copy it again"
-            ) from None
-        return model.eval()
 
 
 def log_normal(x: Tensor, graph: GraphBatch) -> Tensor:

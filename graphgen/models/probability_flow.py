@@ -1,9 +1,9 @@
 """The ODE with the marginals of a Gaussian process, and the likelihood it gives.
 
-In units of the noise, y = x / b, and by the clock r = a / b it is ``dy/dr = E[x0 | y]`` whatever the process: DDIM's ODE
-(Song, Meng and Ermon, ICLR 2021, equation 14) with data and noise in each other's place. This is smooth where drift and
-diffusion are steep in time, and a step's length is the signal it adds, so it is integrated in equal steps of r, and no
-process needs more of them than another.
+In units of the noise, y = x / b, and by the clock r = a / b it is ``dy/dr = E[x0 | y]`` whatever the process: DDIM's
+ODE (Song, Meng and Ermon, ICLR 2021, equation 14) with data and noise in each other's place. This is smooth where drift
+and diffusion are steep in time, and a step's length is the signal it adds, so it is integrated in equal steps of r, and
+no process needs more of them than another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.solvers import odeint
 
 CERTAIN = 8.0
-"""The signal, scale a / b, at which a label is beyond doubt: a blurred point leaves its cell once in a million atoms."""
+"""The signal, scale a / b, at which a label is beyond doubt: once in a million atoms a point leaves its cell."""
 
 
 class ProbabilityFlowModel(GaussianModel, ABC):

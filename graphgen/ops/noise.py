@@ -42,8 +42,11 @@ class Stream(IntEnum):
     AREA = 12  # what a step's time integral of Brownian motion needs beside its increment, on node features
     PAIR_AREA = 13  # the same on pair features
     CHOICE = 14  # one of several candidates
+    SIZE = 15  # how many atoms a molecule has
     BROWNIAN = 16  # Brownian motions as functions of time, on node features
     BROWNIAN_KEY = 17  # not for elements: the seeds within a Brownian motion's cells, see csrc/noise/brownian.h
+    PAIR_PRIOR = 18  # the start of a sample on pairs
+    PAIR_PATH = 19  # the noise end of a training pair on pairs
 
 
 def _draw(

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from graphgen.fields import PairField
+from graphgen.molecules.complete import pair_ends, pair_ptr
+
+TYPES = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """These tensors are so small that a second thread only waits for the first."""
+    with threads(1):
+        yield
+
+
+def a_field(seed=0, **settings):
+    torch.manual_seed(seed)
+    small = {"hidden": 16, "pair_hidden": 8, "layers": 2, "heads": 2}
+    return PairField(TYPES, TYPES, **{**small, **settings})
+
+
+def molecules(sizes, seed=0):
+    """ptr, atoms and symmetric pairs, an eighth of them bonded twice or thrice."""
+    generator = torch.Generator().manual_seed(seed)
+    ptr = torch.tensor([0, *sizes]).cumsum(0)
+    atoms = torch.randint(0, TYPES, (int(ptr[-1]),), generator=generator)
+    pairs = []
+    for n in sizes:
+        upper = torch.randint(0, 8, (n, n), generator=generator).clamp(max=4).remainder(4).triu(1)
+        pairs.append((upper + upper.T).flatten())
+    return ptr, atoms, torch.cat(pairs) if pairs else torch.zeros(0, dtype=torch.int64)
+
+
+def test_renamed_atoms_have_renamed_results_and_both_orders_of_a_pair_the_same():
+    field, (ptr, atoms, pairs), t = a_field(), molecules([7]), torch.tensor([0.4])
+    of_atoms, of_pairs = field(t, atoms, pairs, ptr)
+    assert of_atoms.shape == (7, TYPES) and of_pairs.shape == (49, 4)
+    square = of_pairs.view(7, 7, 4)
+    assert torch.equal(square, square.transpose(0, 1))
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
+    renamed = field(t, atoms[order], pairs.view(7, 7)[order][:, order].flatten(), ptr)
+    assert torch.allclose(renamed[0], of_atoms[order], atol=1e-5)
+    assert torch.allclose(renamed[1].view(7, 7, 4), square[order][:, order], atol=1e-5)
+    assert not torch.allclose(of_atoms, of_atoms[order], atol=1e-2)
+
+
+def test_molecules_do_not_see_their_batch_mates_or_the_padding():
+    field, sizes = a_field(), [3, 9, 1, 0, 6]
+    ptr, atoms, pairs = molecules(sizes)
+    t = torch.linspace(0.1, 0.9, 5)
+    of_atoms, of_pairs = field(t, atoms, pairs, ptr)
+    begins = pair_ptr(ptr).tolist()
+    for g, n in enumerate(sizes):
+        mine, own = slice(int(ptr[g]), int(ptr[g + 1])), slice(begins[g], begins[g + 1])
+        alone = field(t[g : g + 1], atoms[mine], pairs[own], torch.tensor([0, n]))
+        assert torch.allclose(alone[0], of_atoms[mine], atol=1e-5)
+        assert torch.allclose(alone[1], of_pairs[own], atol=1e-5)
+    assert [x.shape for x in field(t[:0], atoms[:0], pairs[:0], ptr[:1])] == [(0, TYPES), (0, 4)]
+
+
+def test_features_are_bond_orders_and_random_walks():
+    """C-C=C: the middle sends half its walkers to each end; a mask is no bond."""
+    field = a_field(pair_states=5, walk=3)
+    kinds = torch.tensor([[[0, 1, 4], [1, 0, 2], [4, 2, 0]]])
+    valence, walks = field._features(kinds)
+    assert torch.equal(valence[0, :, 0] * 4, torch.tensor([1.0, 3.0, 2.0]))
+    one = torch.tensor([[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]])
+    for k in range(4):
+        assert torch.allclose(walks[0, :, :, k], torch.linalg.matrix_power(one, k))
+
+
+def test_it_sees_time_size_labels_and_bonds():
+    field = a_field()
+    ptr, atoms, pairs = molecules([5])
+    base = field(torch.tensor([0.2]), atoms, pairs, ptr)
+    others = [field(torch.tensor([0.7]), atoms, pairs, ptr), field(torch.tensor([0.2]), (atoms + 1) % 4, pairs, ptr)]
+    first, second = pair_ends(ptr)
+    bond = ((first == 0) & (second == 4)) | ((first == 4) & (second == 0))
+    others.append(field(torch.tensor([0.2]), atoms, torch.where(bond, (pairs + 1) % 4, pairs), ptr))
+    for other in others:
+        for one, two in zip(base, other, strict=True):
+            assert bool(((one - two).abs().amax(1) > 1e-4).all())  # everywhere, for attention reaches all
+
+
+def test_gradients_are_finite_and_reach_every_weight():
+    field = a_field()
+    ptr, atoms, pairs = molecules([4, 0, 1, 6])
+    of_atoms, of_pairs = field(torch.linspace(0, 1, 4), atoms, pairs, ptr)
+    (of_atoms.square().sum() + of_pairs.square().sum()).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+        assert bool(parameter.grad.any()), name
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="3 heads"):
+        a_field(heads=3)

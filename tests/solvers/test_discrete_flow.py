@@ -1,0 +1,123 @@
+import pytest
+import torch
+from exact_flow import NOISES, exact_posteriors, path_law
+
+from graphgen.solvers import discrete_flow
+
+ALL_PATHS = pytest.mark.parametrize("path", list(NOISES))
+ALL_ETAS = pytest.mark.parametrize("eta", [0.0, 3.0])
+TYPES = 3
+
+
+def of_end(end, states):
+    """[S, types] the posterior of one who knows the end, whatever the state."""
+    return torch.nn.functional.one_hot(torch.tensor(end), TYPES).double().expand(states, -1)
+
+
+def test_draws_have_the_law_and_never_probability_zero():
+    law = torch.tensor([0.0, 0.1, 0.0, 0.0, 0.9, 0.0])
+    uniform = torch.arange(2**16) / 2**16
+    shares = torch.bincount(discrete_flow.draw(law.expand(2**16, -1), uniform), minlength=6) / 2**16
+    assert torch.allclose(shares, law, atol=2**-15) and bool((shares[law == 0] == 0).all())
+    generator = torch.Generator().manual_seed(0)
+    laws = torch.rand(20_000, 6, generator=generator) * (torch.rand(20_000, 6, generator=generator) < 0.5)
+    laws[:, 2] += 1e-3
+    for extreme in (0.0, 1 - 2.0**-24):  # where rounding could leave the law
+        drawn = discrete_flow.draw(laws, torch.full((20_000,), extreme))
+        assert bool((laws.gather(1, drawn.unsqueeze(1)) > 0).all())
+
+
+@ALL_PATHS
+def test_states_on_the_path_have_its_marginals(path):
+    noise, count = NOISES[path], 40_000
+    uniform = torch.rand(count, 2, generator=torch.Generator().manual_seed(1))
+    for t in (0.0, 0.3, 0.9):
+        ends = torch.full((count,), 2)
+        drawn = discrete_flow.corrupt(ends, torch.full((count,), t), noise, uniform)
+        expected = path_law(torch.tensor(2), t, noise)
+        shares = torch.bincount(drawn, minlength=len(noise)) / count
+        assert bool(((shares - expected).abs() <= 4 * (expected * (1 - expected) / count).sqrt() + 1e-6).all())
+
+
+@ALL_PATHS
+def test_evidence_is_bayes_rule(path):
+    noise = NOISES[path]
+    prior = torch.tensor([0.2, 0.5, 0.3])  # of the end, given all the other tokens
+    for t in (0.0, 0.4, 0.999):
+        for state in range(len(noise)):
+            exact = prior * path_law(torch.arange(TYPES), t, noise)[:, state]
+            if exact.sum() == 0:
+                continue
+            own = discrete_flow.evidence(torch.tensor([state]), torch.tensor([t]), noise)
+            logits = prior.log() + (torch.arange(TYPES) == state) * own
+            assert torch.allclose(logits.softmax(0), exact / exact.sum(), atol=1e-6)
+
+
+@ALL_PATHS
+@ALL_ETAS
+@pytest.mark.parametrize("end", range(TYPES))
+def test_rates_keep_to_the_path(path, eta, end):
+    """Kolmogorov's equation: the mass that flows into a state is the derivative of the path."""
+    noise = NOISES[path].double()
+    states, t = len(noise), 0.35
+    rates = discrete_flow.rates(torch.arange(states), of_end(end, states), t, noise, eta)
+    assert torch.allclose(rates.sum(1), torch.zeros(states, dtype=torch.float64), atol=1e-12)
+    assert bool((rates - rates.diagonal().diag() >= 0).all())
+    flow = path_law(torch.tensor(end), t, noise) @ rates
+    assert torch.allclose(flow, path_law(torch.tensor(end), 1.0, noise) - noise, atol=1e-12)
+
+
+@ALL_PATHS
+def test_eta_is_a_flow_in_detailed_balance(path):
+    noise = NOISES[path].double()
+    states, t = len(noise), 0.35
+    known = of_end(1, states)
+    extra = discrete_flow.rates(torch.arange(states), known, t, noise, 3.0)
+    extra = extra - discrete_flow.rates(torch.arange(states), known, t, noise)
+    flow = path_law(torch.tensor(1), t, noise).unsqueeze(1) * extra
+    assert torch.allclose(flow, flow.T, atol=1e-12) and float(flow.abs().max()) > 0
+
+
+@ALL_PATHS
+@ALL_ETAS
+def test_a_step_is_exact_for_a_known_end_and_follows_the_rates_for_any_posterior(path, eta):
+    noise = NOISES[path].double()
+    states = torch.arange(len(noise))
+    for t, end in ((0.0, 0.7), (0.2, 0.9), (0.5, 1.0)):
+        law = discrete_flow.transition(states, of_end(2, len(noise)), t, end, noise, eta)
+        assert torch.allclose(
+            path_law(torch.tensor(2), t, noise) @ law, path_law(torch.tensor(2), end, noise), atol=1e-12
+        )
+    posterior = torch.rand(len(noise), TYPES, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    posterior /= posterior.sum(1, keepdim=True)
+    step = 1e-6
+    law = discrete_flow.transition(states, posterior, 0.4, 0.4 + step, noise, eta)
+    rates = discrete_flow.rates(states, posterior, 0.4, noise, eta)
+    assert torch.allclose((law - torch.eye(len(noise))) / step, rates, atol=1e-4)
+    last = discrete_flow.transition(states, posterior, 0.4, 1.0, noise, eta)
+    assert torch.allclose(last[:, :TYPES], posterior, atol=1e-12) and not bool(last[:, TYPES:].any())
+
+
+@ALL_PATHS
+@ALL_ETAS
+@pytest.mark.parametrize("clock", list(discrete_flow.CLOCKS))
+def test_with_the_exact_posterior_the_data_is_reached_to_first_order(path, eta, clock):
+    """Two dependent tokens, the law of both carried through all steps without drawing."""
+    noise = NOISES[path].double()
+    count = len(noise)
+    outcomes = torch.cartesian_prod(torch.arange(TYPES), torch.arange(TYPES))
+    law = torch.rand(9, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) ** 4
+    law /= law.sum()
+    state = torch.cartesian_prod(torch.arange(count), torch.arange(count))
+    time = discrete_flow.CLOCKS[clock]
+    errors = []
+    for steps in (40, 80):
+        found = torch.outer(noise, noise).flatten()
+        for step in range(steps):
+            t, end = time(step / steps), time((step + 1) / steps)
+            posteriors = exact_posteriors(outcomes, law, state, t, [noise, noise])
+            one, other = (discrete_flow.transition(state[:, i], posteriors[i], t, end, noise, eta) for i in range(2))
+            found = found @ (one.unsqueeze(2) * other.unsqueeze(1)).flatten(1)
+        assert float(found.sum()) == pytest.approx(1)
+        errors.append(float((found.view(count, count)[:TYPES, :TYPES].flatten() - law).abs().sum()))
+    assert errors[1] < 0.03 and errors[1] < 0.65 * errors[0]

@@ -1,0 +1,136 @@
+"""Whole molecules from the data to the table: generation, `graphgen.load` and the command line."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import graphgen
+from graphgen import GraphgenError
+from graphgen.candidates import Candidates
+from graphgen.cli.main import main
+from graphgen.compat.guacamol import Generator
+from graphgen.follow import follow
+from graphgen.generate import generate_whole
+from graphgen.models import GraphDFM
+from graphgen.molecules.complete import CompleteGraphs
+from graphgen.molecules.vocabulary import Vocabulary
+
+SMILES = ["CCO", "c1ccccc1O", "CC(=O)N", "C[N+](C)(C)C", "OCC#N", "CCCl", "CC(C)=O", "NCCO", "CCOC", "O=C=O", "CCN"]
+SMALL = ("--hidden", "8", "--pair-hidden", "4", "--layers", "1", "--heads", "2")
+CO = Vocabulary((("C", 0), ("O", 0)))
+
+
+@pytest.fixture(scope="module")
+def cli(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("whole")
+        patch.setenv("GRAPHGEN_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        (folder / "mine.smi").write_text("\n".join(SMILES * 3) + "\n")
+
+        def run(*arguments):
+            patch.setattr(sys, "argv", ["graphgen", *map(str, arguments)])
+            with pytest.raises(SystemExit) as stop:
+                main()
+            return stop.value.code
+
+        assert run("train", "-i", "mine.smi", "-m", "graph-dfm", "-o", "run", "--epochs", "2", *SMALL) == 0
+        yield run
+
+
+@pytest.fixture
+def trained(cli):
+    return graphgen.load("run")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(threads):
+    """These tensors are so small that a second thread only waits for the first."""
+    with threads(1):
+        yield
+
+
+class Recipe:
+    """A model that makes given molecules in turn."""
+
+    name, vocabulary = "recipe", CO
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+    def sample(self, ids, seed):
+        made = [MADE[int(i) % len(MADE)] for i in ids]
+        sizes = torch.tensor([len(atoms) for atoms, _ in made])
+        atoms = torch.tensor([label for atoms, _ in made for label in atoms])
+        return CompleteGraphs(
+            torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), atoms, torch.cat([p.flatten() for _, p in made])
+        )
+
+
+MADE = [
+    ([0, 0, 1], torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])),  # CCO
+    ([0, 0, 1], torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]])),  # CC.O
+    ([1, 0, 0], torch.tensor([[0, 3, 0], [3, 0, 0], [0, 0, 0]])),  # an oxygen of three bonds
+    ([0], torch.tensor([[0]])),
+]
+
+
+def test_molecules_are_read_as_they_are_drawn():
+    found = generate_whole(Recipe(), 6, batch_size=4, progress=False)
+    assert found.smiles == ["CCO", "CC.O", None, "C", "CCO", "CC.O"]
+    assert [reason is None for reason in found.reasons] == [text is not None for text in found.smiles]
+    assert "valence" in found.reasons[2].lower()
+    assert found.structures is None and found.node_ptr.diff().tolist() == [3, 3, 3, 1, 3, 3]
+    assert found.columns["atoms"][:2] == ["C C O", "C C O"] and found.columns["SMILES_state"] == [1, 1, 0, 1, 2, 2]
+    until = generate_whole(Recipe(), 6, batch_size=4, until_molecules=True, progress=False)
+    assert sum(text is not None for text in until.smiles) == 6 and until.smiles[-1] is not None
+    assert generate_whole(Recipe(), 2, start=3, progress=False).smiles == ["C", "CCO"]
+    with pytest.raises(GraphgenError, match="a recipe has no sampling option steps"):
+        generate_whole(Recipe(), 2, steps=3, progress=False)
+
+
+def test_a_trained_model_needs_no_structures_and_takes_none(trained):
+    assert isinstance(trained.network, GraphDFM) and not trained.has_likelihood and not trained.has_marginals
+    made = trained.generate(12, seed=1, steps=4, progress=False)
+    again = trained.generate(12, seed=1, steps=4, batch_size=5, progress=False)
+    assert len(made) == 12 and again.smiles == made.smiles and made.nll is None
+    for asked in ({"structures": "test"}, {"candidates": Candidates(2)}):
+        with pytest.raises(GraphgenError, match="leave out structures and candidates"):
+            trained.generate(2, **asked)
+    with pytest.raises(GraphgenError, match="no sampling option snr; it has steps, eta, temperature, distortion"):
+        trained.generate(2, snr=1.0, progress=False)
+    generator = Generator(trained)
+    assert len([*generator.generate(3), *generator.generate(2)]) == 5
+    ways = follow(trained.network, trained.data(), count=2)
+    assert len(ways) == 2 and ways[0].bonds.shape[0] == 6
+
+
+def test_the_command_line_trains_and_generates(cli, capsys):
+    assert cli("generate", "run", "-n", "7", "-o", "out.csv", "--steps", "4", "--eta", "1") == 0
+    assert "atoms and bonds are sampled" in capsys.readouterr().err
+    with open("out.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7 and not {"structure", "NLL"} & rows[0].keys()
+    assert all(bool(row["SMILES"]) != bool(row["reason"]) for row in rows)
+    first = Path("out.csv").read_bytes()
+    assert cli("generate", "--config", "out.csv.config.toml", "-o", "again.csv") == 0
+    assert Path("again.csv").read_bytes() == first
+    capsys.readouterr()
+    for refused in (("--structures", "test"), ("--candidates", "2"), ("--reject",)):
+        assert cli("generate", "run", "-n", "2", "-o", "no.csv", *refused) == 1
+        assert "leave out --structures" in capsys.readouterr().err
+    assert cli("likelihood", "run", "-i", "mine.smi", "-o", "nll.csv") == 1
+    assert "a graph-dfm has no likelihood" in capsys.readouterr().err
+    for verb in (
+        ("reconstruct", "run", "--structures", "train"),
+        ("interpolate", "run", "CCO", "CCN", "-o", "way.svg"),
+        ("optimize", "run", "--structures", "train", "-o", "better.csv"),
+    ):
+        assert cli(*verb) == 1
+        assert "a graph-dfm has no latent space" in capsys.readouterr().err
