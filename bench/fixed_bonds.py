@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders that `graphgen train` wrote")
     parser.add_argument("-n", type=int, default=10_000, help="attempts (default 10000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of sampling (default 0 1 2)")
-    parser.add_argument("--seeds-of-candidates", type=int, nargs="+", help="fewer, where candidates are drawn")
+    parser.add_argument("--seeds-of-candidates", type=int, nargs="*", help="fewer, or none, where candidates are drawn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, required=True, help="results, old and new")
@@ -95,8 +95,8 @@ def main() -> None:
             keep()
         done = {(row["run"], row["way"], row["seed"]) for row in found["samples"]}
         for way, (sampling, candidates) in WAYS[trained.network.name].items():
-            fewer = chosen.seeds_of_candidates if candidates else None
-            for seed in fewer or chosen.seeds:
+            fewer = chosen.seeds if candidates is None else chosen.seeds_of_candidates
+            for seed in chosen.seeds if fewer is None else fewer:
                 if (run.name, way, seed) in done:
                     continue
                 rows, extra = sampled(trained, data, chosen.n, seed, sampling, candidates, chosen.device)
