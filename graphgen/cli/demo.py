@@ -63,7 +63,7 @@ def demo(
         top=top,
     )
     report = out / "report.html"
-    found.html(report, training_curve(run), ("epoch", "nats per atom"), follow.follow(model, held_out, seed=seed))
+    found.html(report, training_curve(run), ("epoch", "loss per atom"), follow.follow(model, held_out, seed=seed))
     found.save_json(out / "metrics.json")
     show(found)
     log(f"everything is in {plain(out)} ({time.monotonic() - started:.0f} s); open {plain(report)} in a browser")

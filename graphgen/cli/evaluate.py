@@ -98,7 +98,7 @@ def evaluate(
         top=top,
     )
     if report is not None:
-        found.html(report, curve, ("epoch", "nats per atom"), paths)
+        found.html(report, curve, ("epoch", "loss per atom"), paths)
         write_config(context, report, [data], folder)
         log(f"report: {plain(report)}")
     if json is not None:
