@@ -24,6 +24,7 @@ def exact_posteriors(outcomes, law, state, t, noises):
     weight = law.expand(len(state), -1)
     for token, noise in enumerate(noises):
         weight = weight * path_law(outcomes[:, token], t, noise)[:, state[:, token]].T
-    weight = weight / weight.sum(1, keepdim=True)
+    total = weight.sum(1, keepdim=True)
+    weight = weight / total.where(total > 0, torch.ones_like(total))  # what cannot be has no posterior
     ends = [torch.nn.functional.one_hot(outcomes[:, token]).to(law.dtype) for token in range(len(noises))]
     return [weight @ end for end in ends]
