@@ -1,6 +1,7 @@
 """Whole molecules from the data to the table: generation, `graphgen.load` and the command line."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from graphgen.generate import generate_whole
 from graphgen.models import GraphDFM
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.sampled import sampled
 
 SMILES = ["CCO", "c1ccccc1O", "CC(=O)N", "C[N+](C)(C)C", "OCC#N", "CCCl", "CC(C)=O", "NCCO", "CCOC", "O=C=O", "CCN"]
 SMALL = ("--hidden", "8", "--pair-hidden", "4", "--layers", "1", "--heads", "2")
@@ -134,3 +136,41 @@ def test_the_command_line_trains_and_generates(cli, capsys):
     ):
         assert cli(*verb) == 1
         assert "a graph-dfm has no latent space" in capsys.readouterr().err
+
+
+class Pieces:
+    """A trained model that makes these SMILES in turn, as `graphgen.load` would give it."""
+
+    folder = Path("pieces")
+
+    def __init__(self, smiles, samples_bonds=True):
+        self.smiles, self.network = smiles, type("Network", (), {"samples_bonds": samples_bonds, "name": "pieces"})
+
+    def generate(self, n, seed, start, **_):
+        return graphgen.Generated([self.smiles[(start + k) % len(self.smiles)] for k in range(n)], [None] * n)
+
+
+def test_skeletons_are_the_whole_molecules_among_the_attempts():
+    found = sampled(Pieces(["CCO", "C.C", None, "[CH2]C", "C1CC1N"]), 25)
+    assert [found.smiles(k) for k in range(4)] == ["CCO", "NC1CC1", "CCO", "NC1CC1"] and len(found) == 25
+    assert "pieces" in found.name
+    with pytest.raises(GraphgenError, match="makes no bonds"):
+        sampled(Pieces(["C"], samples_bonds=False), 3)
+    with pytest.raises(GraphgenError, match="whole molecules; train it longer"):
+        sampled(Pieces(["C.C"]), 1)
+
+
+def test_atoms_are_sampled_on_sampled_bonds(cli, monkeypatch):
+    """An untrained whole-molecule model makes next to no molecule of one piece, so it is asked for lone atoms."""
+    monkeypatch.setattr(
+        "graphgen.sampled.sampled", lambda model, n, seed, device: sampled(Pieces(["CCO", "CN"]), n, seed)
+    )
+    small = ("--hidden", "8", "--layers", "1", "--epochs", "1")
+    assert cli("train", "-i", "mine.smi", "-o", "atoms", *small) == 0
+    assert cli("generate", "atoms", "-n", "6", "-o", "six.csv", "--structures", "run", "--steps", "2") == 0
+    with open("six.csv") as file:
+        sizes = [len(row["atoms"].split()) for row in csv.DictReader(file)]
+    assert sorted(sizes) == [2, 2, 2, 3, 3, 3]
+    Path("chains.smi").write_text("".join(f"{'C' * k}O\n" for k in range(1, 30)))  # enough for a test split
+    assert cli("evaluate", "six.csv", "--train", "chains.smi", "--json", "six.json") == 0
+    assert len(json.loads(Path("six.json").read_text())["rows"]) == 1  # no controls: these bonds are nowhere

@@ -60,10 +60,12 @@ def evaluate(
     from graphgen.molecules import datasets
     from graphgen.molecules.encoded import SPLITS
     from graphgen.molecules.records import read_records
+    from graphgen.sampled import is_model
 
     check_device(device)
     attempts = Generated.load(generated, generated_column)
     whose = structures or _as_generated(generated) or "test"
+    whose = "none" if is_model(whose) else whose  # bonds that a model sampled are nowhere to be looked up
     settings: dict[str, object] = {"generated": str(generated), "train": train, "structures": whose}
     if not any(suffix.lower() in output.TABLES for suffix in generated.suffixes):
         settings["attempts"] = "records of a list of molecules, which holds no failed attempts; a table has them"

@@ -40,8 +40,8 @@ def generate(
     structures: Annotated[
         str | None,
         typer.Option(
-            help=f"Whose bonds to use: test, valid or train of the model's own data; or {PART}. "
-            "A model of whole molecules takes none.",
+            help=f"Whose bonds to use: test, valid or train of the model's own data; {PART}; or the folder of a model "
+            "of whole molecules, which samples them. Such a model itself takes none.",
             show_default="test",
         ),
     ] = None,
@@ -114,6 +114,7 @@ def generate(
     from graphgen.errors import GraphgenError
     from graphgen.molecules import output
     from graphgen.molecules.encoded import SPLITS, EncodedMolecules
+    from graphgen.sampled import is_model, sampled
 
     positive(n=n, batch_size=batch_size, **({} if steps is None else {"steps": steps}))
     if nll_draws < 0:
@@ -137,6 +138,9 @@ def generate(
         structures = structures or "test"
         if structures in SPLITS:
             skeletons, whose = trained.skeletons(structures)
+        elif is_model(structures):
+            skeletons = sampled(graphgen.load(structures), n, seed, device)
+            whose = f"{n:,} {skeletons.name}"
         else:
             skeletons, code = load_data(structures, column, rejects_path(out))
             whose = f"{structures} ({len(skeletons):,} molecules)"
