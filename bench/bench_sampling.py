@@ -137,7 +137,7 @@ def cases_at(count: int, device: str) -> list[Case]:
 def main() -> None:
     chosen = arguments(__doc__ or "")
     torch.manual_seed(chosen.seed)
-    cases = [case for count in sizes(chosen, (1024, 128, 16)) for case in cases_at(count, chosen.device)]
+    cases = [case for count in sizes(chosen, (128, 1024, 16)) for case in cases_at(count, chosen.device)]
     run("bench_sampling", cases, chosen)
 
 
