@@ -4,8 +4,8 @@
     python bench/fixed_bonds.py runs/qm9-nn runs/zinc250k-nn --json bench/results/fixed_bonds.json
 
 Every attempt counts; skeletons are those of the test split. What is in the JSON file already is not done again, so an
-interrupted run goes on. "10,000 in" is the processor time of generating and decoding, without the program's start;
-"train" is the time that passed.
+interrupted run goes on. "attempts" is the processor time of generating and decoding them, without the program's
+start; "train" is the time that passed.
 """
 
 from __future__ import annotations
@@ -172,11 +172,12 @@ def table(found: dict[str, Any]) -> str:
     """Markdown, one table a data set: mean over seeds, ± the standard deviation where there are several."""
     lines: list[str] = []
     for name in dict.fromkeys(model["data"] for model in found["models"].values()):
+        attempts = max(row["n"] for row in found["samples"] if found["models"][row["run"]]["data"] == name)
         lines += [
-            f"**{name}**",
+            f"**{name}**, {attempts:,} attempts a seed",
             "",
             "| | V_strict % | V·U % | V·U·N % | label recovery % | top-1 / top-3 % | KL atom types | nats/atom | "
-            "inverse error | accepted % | train, s | 10,000 in, CPU s |",
+            "inverse error | accepted % | train, s | attempts, CPU s |",
             "| --- " * 12 + "|",
         ]
         for run, model in found["models"].items():
