@@ -1,7 +1,7 @@
 """The table of the models that put atoms on given bonds, beside the rules that learn nothing and published rows.
 
     graphgen train -i qm9 --field nn --epochs 30 -o runs/qm9-nn
-    python bench/fixed_bonds.py runs/qm9-nn runs/zinc250k-nn --json bench/results/fixed_bonds.json
+    python bench/table_of_models.py runs/qm9-nn runs/zinc250k-nn --json bench/results/fixed_bonds.json
 
 Every attempt counts; skeletons are those of the test split. What is in the JSON file already is not done again, so an
 interrupted run goes on. "attempts" is the processor time of generating and decoding them, without the program's
