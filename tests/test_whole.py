@@ -71,15 +71,17 @@ class Recipe:
         sizes = torch.tensor([len(atoms) for atoms, _ in made])
         atoms = torch.tensor([label for atoms, _ in made for label in atoms])
         return CompleteGraphs(
-            torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), atoms, torch.cat([p.flatten() for _, p in made])
+            torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+            atoms,
+            torch.tensor([kind for _, pairs in made for kind in pairs]),
         )
 
 
 MADE = [
-    ([0, 0, 1], torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])),  # CCO
-    ([0, 0, 1], torch.tensor([[0, 1, 0], [1, 0, 0], [0, 0, 0]])),  # CC.O
-    ([1, 0, 0], torch.tensor([[0, 3, 0], [3, 0, 0], [0, 0, 0]])),  # an oxygen of three bonds
-    ([0], torch.tensor([[0]])),
+    ([0, 0, 1], [1, 0, 1]),  # CCO
+    ([0, 0, 1], [1, 0, 0]),  # CC.O
+    ([1, 0, 0], [3, 0, 0]),  # an oxygen of three bonds
+    ([0], []),
 ]
 
 

@@ -15,23 +15,21 @@ from torch import Tensor, nn
 
 from graphgen import ops
 from graphgen.errors import GraphgenError
-from graphgen.fields.pair import PairField, PairFunction
+from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
-from graphgen.models.base import Model
-from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs, pair_ends, pair_ptr
-from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
+from graphgen.models.whole import BOND_WEIGHT, WholeMoleculeModel
+from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
+from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
 from graphgen.solvers import discrete_flow
 
 PATHS = ("marginal", "uniform", "absorbing")
-BOND_WEIGHT = 5.0  # of the pairs in the loss (Vignac et al. 2023)
-MOST_ATOMS = 255
-_COUNTED_AT_ONCE = 4096
 
 
-class GraphDFM(Model):
+class GraphDFM(WholeMoleculeModel):
     """Whole molecules by discrete flow matching.
 
     Args:
@@ -40,20 +38,11 @@ class GraphDFM(Model):
             "absorbing" (a mask state, from which a token jumps once).
         hidden, pair_hidden, layers, heads: size of the :class:`~graphgen.fields.PairField`.
 
-    Attributes:
-        atom_noise, pair_noise: the noise laws; the mask is the last state.
-        size_counts: [256] int64, how many training molecules have so many atoms.
-
     Raises:
         GraphgenError: an unknown path, or heads that do not divide the width.
     """
 
     name = "graph-dfm"
-    samples_bonds = True
-
-    atom_noise: Tensor
-    pair_noise: Tensor
-    size_counts: Tensor
 
     def __init__(
         self,
@@ -64,64 +53,51 @@ class GraphDFM(Model):
         layers: int = 5,
         heads: int = 4,
     ) -> None:
-        super().__init__(vocabulary, path=path, hidden=hidden, pair_hidden=pair_hidden, layers=layers, heads=heads)
         if path not in PATHS:
             raise GraphgenError(f"path {path!r}: choose one of {', '.join(PATHS)}")
-        if heads < 1 or hidden % heads:
-            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
-        laws = [_noise_law(path, types) for types in (len(vocabulary), len(PAIR_TYPES))]
-        self.field = PairField(len(vocabulary), len(laws[0]), len(laws[1]), hidden, pair_hidden, layers, heads)
-        self.register_buffer("atom_noise", laws[0])
-        self.register_buffer("pair_noise", laws[1])
-        self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
+        super().__init__(
+            vocabulary,
+            extra_states=int(path == "absorbing"),
+            path=path,
+            hidden=hidden,
+            pair_hidden=pair_hidden,
+            layers=layers,
+            heads=heads,
+        )
 
-    def fit_prior(self, data: EncodedMolecules) -> None:
-        """Take the sizes, and for the marginal path the shares of labels, from training data.
+    @property
+    def atom_noise(self) -> Tensor:
+        """[S] the noise law of atoms; a mask is the last state."""
+        return self._noise_law(self.atom_shares)
 
-        A type that does not occur counts once, so that noise reaches every state.
+    @property
+    def pair_noise(self) -> Tensor:
+        """[S] the noise law of pairs; a mask is the last state."""
+        return self._noise_law(self.pair_shares)
 
-        Raises:
-            GraphgenError: other atom types than the model's, or more atoms than a complete graph is made for.
-        """
-        if data.vocabulary != self.vocabulary:
-            raise GraphgenError(f"{data.name}: has other atom types than the model; make the model for its vocabulary")
-        sizes = data.sizes
-        if len(sizes) and int(sizes.max()) > MOST_ATOMS:
-            raise GraphgenError(
-                f"{data.name}: has a molecule of {int(sizes.max())} atoms, and {self.name}, which looks at all pairs, "
-                f"takes at most {MOST_ATOMS}; leave larger ones out"
-            )
-        self.size_counts.copy_(torch.bincount(sizes, minlength=MOST_ATOMS + 1))
-        if self.settings["path"] != "marginal":
-            return
-        atoms = torch.zeros(len(self.vocabulary), dtype=torch.int64)
-        pairs = torch.zeros(len(PAIR_TYPES), dtype=torch.int64)
-        for indices in torch.arange(len(data)).split(_COUNTED_AT_ONCE):
-            batch = data.batch(indices)
-            assert batch.graph.edge_attr is not None, "a batch of molecules has bond types"
-            atoms += torch.bincount(batch.atoms, minlength=len(atoms))
-            pairs[1:] += torch.bincount(batch.graph.edge_attr, minlength=len(pairs) - 1)
-        pairs[0] = (sizes * (sizes - 1)).sum() - pairs.sum()
-        pairs //= 2  # a batch has both directions
-        for law, counts in ((self.atom_noise, atoms), (self.pair_noise, pairs)):
-            law.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
+    def _noise_law(self, shares: Tensor) -> Tensor:
+        if self.settings["path"] == "marginal":
+            return shares
+        if self.settings["path"] == "uniform":
+            return torch.full_like(shares, 1 / len(shares))
+        return nn.functional.pad(torch.zeros_like(shares), (0, 1), value=1.0)
 
     # ---- the posterior ----------------------------------------------------------------------------------------------
 
     def bind_logits(self, ptr: Tensor) -> PairFunction:
-        """``(t [B], atoms [N], pairs [P]) -> [N, c], [P, 4]``: log-probabilities (up to a constant) of the ends.
+        """``(t [B], atoms [N], pairs [T]) -> [N, c], [T, 4]``: log-probabilities (up to a constant) of the ends.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``.
         """
-        field = self.field.bind(ptr)
-        of_atom, of_pair = _owners(ptr.long()), _owners(pair_ptr(ptr))
+        field, tokens = self.field.bind(ptr), Pairs(ptr)
+        atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
             atom_logits, pair_logits = field(t, atoms, pairs)
             return (
-                _with_evidence(atom_logits, atoms, t[of_atom], self.atom_noise),
-                _with_evidence(pair_logits, pairs, t[of_pair], self.pair_noise),
+                _with_evidence(atom_logits, atoms, t[tokens.of_atom], atom_noise),
+                _with_evidence(pair_logits, pairs, t[tokens.of_pair], pair_noise),
             )
 
         return logits
@@ -135,36 +111,22 @@ class GraphDFM(Model):
             seed, step: of the noise; the same pair gives the same loss.
         """
         end = CompleteGraphs.of(batch)
-        first, second = pair_ends(end.ptr)
         t = self.times(batch, seed, step)
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
         atom_logits, pair_logits = self.bind_logits(end.ptr)(t, atoms, pairs)
-        once = first < second
-        of_pairs = nn.functional.cross_entropy(pair_logits[once], end.pairs[once], reduction="sum")
-        return nn.functional.cross_entropy(atom_logits, end.atoms) + BOND_WEIGHT * of_pairs / once.sum().clamp(min=1)
+        of_pairs = nn.functional.cross_entropy(pair_logits, end.pairs, reduction="sum") / max(len(end.pairs), 1)
+        return nn.functional.cross_entropy(atom_logits, end.atoms) + BOND_WEIGHT * of_pairs
 
     def corrupt(self, end: CompleteGraphs, t: Tensor, ids: Tensor, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
-        """States [N] of atoms and [P] of pairs at times t [B] of the paths to whole molecules."""
-        begins = pair_ptr(end.ptr)
+        """States [N] of atoms and [T] of pairs at times t [B] of the paths to whole molecules."""
+        tokens = Pairs(end.ptr)
         atom_uniform = ops.uniform(end.ptr, 2, seed, Stream.PATH, step, ids)
-        pair_uniform = ops.uniform(begins, 2, seed, Stream.PAIR_PATH, step, ids, symmetric=True)
-        atoms = discrete_flow.corrupt(end.atoms, t[_owners(end.ptr)], self.atom_noise, atom_uniform)
-        pairs = discrete_flow.corrupt(end.pairs, t[_owners(begins)], self.pair_noise, pair_uniform)
-        return atoms, pairs * _apart(end.ptr)
+        pair_uniform = ops.uniform(tokens.pair_ptr, 2, seed, Stream.PAIR_PATH, step, ids)
+        atoms = discrete_flow.corrupt(end.atoms, t[tokens.of_atom], self.atom_noise, atom_uniform)
+        pairs = discrete_flow.corrupt(end.pairs, t[tokens.of_pair], self.pair_noise, pair_uniform)
+        return atoms, pairs
 
     # ---- sampling ---------------------------------------------------------------------------------------------------
-
-    def draw_sizes(self, ids: Tensor, seed: int) -> Tensor:
-        """[B] int64 numbers of atoms, with the shares of the training data.
-
-        Raises:
-            GraphgenError: it has seen no data.
-        """
-        if not bool(self.size_counts.any()):
-            raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
-        one_each = torch.arange(len(ids) + 1, device=ids.device)
-        uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
-        return discrete_flow.draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
 
     def sample(
         self,
@@ -211,11 +173,12 @@ class GraphDFM(Model):
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
-        first, second = pair_ends(end.ptr)
-        apart = first != second
-        graph = GraphBatch.from_edge_index(torch.stack((second[apart], first[apart])), len(end.atoms), ptr=end.ptr)
+        tokens = Pairs(end.ptr)
+        edges = torch.stack((torch.cat((tokens.first, tokens.second)), torch.cat((tokens.second, tokens.first))))
+        number = torch.arange(edges.shape[1] // 2, device=edges.device).repeat(2)
+        graph = GraphBatch.from_edge_index(edges, len(end.atoms), edge_attr=number, ptr=end.ptr)
         looked = [seen[round(time * steps)] for time in times]
-        return graph, [Frame(time, *(a, p[apart])) for time, (a, p) in zip(times, looked, strict=True)]
+        return graph, [Frame(time, *(a, p[graph.edge_attr])) for time, (a, p) in zip(times, looked, strict=True)]
 
     @torch.no_grad()
     def _carry(
@@ -238,46 +201,25 @@ class GraphDFM(Model):
             )
         sizes = self.draw_sizes(ids, seed) if sizes is None else sizes
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        begins, apart = pair_ptr(ptr), _apart(ptr)
+        begins = Pairs(ptr).pair_ptr
+        atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
-        def of_atoms(law: Tensor, stream: Stream, step: int = 0) -> Tensor:
-            return discrete_flow.draw(law, ops.uniform(ptr, 1, seed, stream, step, ids).squeeze(1))
-
-        def of_pairs(law: Tensor, stream: Stream, step: int = 0) -> Tensor:
-            uniform = ops.uniform(begins, 1, seed, stream, step, ids, symmetric=True)
-            return discrete_flow.draw(law, uniform.squeeze(1)) * apart
+        def drawn(law: Tensor, bounds: Tensor, stream: Stream, step: int = 0) -> Tensor:
+            return discrete_flow.draw(law, ops.uniform(bounds, 1, seed, stream, step, ids).squeeze(1))
 
         logits, clock = self.bind_logits(ptr), discrete_flow.CLOCKS[distortion]
-        atoms = of_atoms(self.atom_noise.expand(int(ptr[-1]), -1), Stream.PRIOR)
-        pairs = of_pairs(self.pair_noise.expand(int(begins[-1]), -1), Stream.PAIR_PRIOR)
+        atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
+        pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
         for step in range(steps):
             t, end = clock(step / steps), clock((step + 1) / steps)
             found = logits(torch.full((len(ids),), t, dtype=self.dtype, device=ids.device), atoms, pairs)
             atom_law, pair_law = ((x / temperature).softmax(1) for x in found)
             watch(step, atom_law, pair_law)
-            atoms = of_atoms(discrete_flow.transition(atoms, atom_law, t, end, self.atom_noise, eta), Stream.STEP, step)
-            pairs = of_pairs(
-                discrete_flow.transition(pairs, pair_law, t, end, self.pair_noise, eta), Stream.PAIR_STEP, step
-            )
+            atom_law = discrete_flow.transition(atoms, atom_law, t, end, atom_noise, eta)
+            pair_law = discrete_flow.transition(pairs, pair_law, t, end, pair_noise, eta)
+            atoms = drawn(atom_law, ptr, Stream.STEP, step)
+            pairs = drawn(pair_law, begins, Stream.PAIR_STEP, step)
         return CompleteGraphs(ptr, atoms, pairs)
-
-
-def _noise_law(path: str, types: int) -> Tensor:
-    """[S] float32; that of the data is not known yet."""
-    if path == "absorbing":
-        return nn.functional.one_hot(torch.tensor(types), types + 1).float()
-    return torch.full((types,), 1 / types)
-
-
-def _owners(ptr: Tensor) -> Tensor:
-    """[ptr[-1]] the graph of each row."""
-    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr.diff())
-
-
-def _apart(ptr: Tensor) -> Tensor:
-    """[P] bool: pairs of two atoms, which only can be bonded."""
-    first, second = pair_ends(ptr)
-    return first != second
 
 
 def _with_evidence(logits: Tensor, state: Tensor, t: Tensor, noise: Tensor) -> Tensor:

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import BOND_TYPES, MoleculeGraph, Vocabulary
+from graphgen.ops.pairs import Pairs
 
 PAIR_TYPES = ("none", *BOND_TYPES)
 """Names of a pair's labels; a label is the order of the bond, 0 for none."""
 
 
 class CompleteGraphs(NamedTuple):
-    """B molecules with N atoms and P = sum of n * n ordered pairs of atoms.
+    """B molecules with N atoms and T = sum of n (n - 1) / 2 pairs of atoms.
 
     Attributes:
         ptr: [B + 1] int64, molecule g owns the atoms ``ptr[g]:ptr[g + 1]``.
         atoms: [N] int64, the label of every atom.
-        pairs: [P] int64, the label of every pair, an index into :data:`PAIR_TYPES`. Those of a molecule of n atoms lie
-            together, (i, j) in their row i * n + j, as symmetric noise has them; both orders are equal, (i, i) is 0.
+        pairs: [T] int64, the label of every pair, an index into :data:`PAIR_TYPES`, in the order of
+            :class:`~graphgen.ops.Pairs`.
     """
 
     ptr: Tensor
@@ -34,21 +35,24 @@ class CompleteGraphs(NamedTuple):
         """The molecules of a batch."""
         graph = batch.graph
         assert graph.edge_attr is not None, "a batch of molecules has bond types"
-        ptr, begins = graph.ptr.long(), pair_ptr(graph.ptr)
-        owner = graph.batch.long()[graph.target.long()]
-        row = (graph.target - ptr[owner]) * ptr.diff()[owner] + (graph.col - ptr[owner])
-        pairs = torch.zeros(int(begins[-1]), dtype=torch.int64, device=ptr.device)
-        pairs[begins[owner] + row] = graph.edge_attr.long() + 1
-        return cls(ptr, batch.atoms, pairs)
+        ptr = graph.ptr.long()
+        once = graph.target < graph.col
+        first, second = graph.target[once].long(), graph.col[once].long()
+        owner = graph.batch.long()[first]
+        kinds = torch.zeros(int(_pair_ptr(ptr)[-1]), dtype=torch.int64, device=ptr.device)
+        kinds[_place(ptr, owner, first, second)] = graph.edge_attr[once].long() + 1
+        return cls(ptr, batch.atoms, kinds)
 
     def molecules(self, vocabulary: Vocabulary) -> list[MoleculeGraph]:
         """Each as the codec decodes it; whether chemistry allows it is not looked at."""
-        first, second = pair_ends(self.ptr)
-        bonded = ((self.pairs > 0) & (first < second)).nonzero().flatten()
-        owner = torch.bucketize(first[bonded], self.ptr[1:], right=True)
+        pairs = Pairs(self.ptr)
+        bonded = (self.pairs > 0).nonzero().flatten()
+        owner = pairs.of_pair[bonded]
         bounds = torch.searchsorted(owner, torch.arange(len(self.ptr), device=owner.device)).tolist()
         begin = self.ptr[owner]
-        bonds = torch.stack((first[bonded] - begin, second[bonded] - begin, self.pairs[bonded] - 1), 1).tolist()
+        bonds = torch.stack(
+            (pairs.first[bonded] - begin, pairs.second[bonded] - begin, self.pairs[bonded] - 1), 1
+        ).tolist()
         labels = [vocabulary.atoms[label] for label in self.atoms.tolist()]
         return [
             MoleculeGraph(tuple(labels[a:b]), tuple((u, v, kind) for u, v, kind in bonds[low:high]))
@@ -56,16 +60,12 @@ class CompleteGraphs(NamedTuple):
         ]
 
 
-def pair_ptr(ptr: Tensor) -> Tensor:
-    """[B + 1] int64: where the pairs of each molecule begin."""
-    squares = ptr.long().diff() ** 2
-    return torch.cat([squares.new_zeros(1), squares.cumsum(0)])
-
-
-def pair_ends(ptr: Tensor) -> tuple[Tensor, Tensor]:
-    """[P] int64 each: the first and the second atom of every pair, as places among all N atoms."""
-    ptr, begins = ptr.long(), pair_ptr(ptr)
+def _pair_ptr(ptr: Tensor) -> Tensor:
     sizes = ptr.diff()
-    owner = torch.repeat_interleave(torch.arange(len(sizes), device=ptr.device), begins.diff())
-    row = torch.arange(len(owner), device=ptr.device) - begins[owner]
-    return ptr[owner] + row // sizes[owner], ptr[owner] + row % sizes[owner]
+    return torch.cat([sizes.new_zeros(1), (sizes * (sizes - 1) // 2).cumsum(0)])
+
+
+def _place(ptr: Tensor, owner: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """[M] where the pairs of atoms first < second lie among all."""
+    i, n = first - ptr[owner], ptr.diff()[owner]
+    return _pair_ptr(ptr)[owner] + i * (2 * n - i - 1) // 2 + second - first - 1

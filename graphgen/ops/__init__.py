@@ -23,6 +23,7 @@ from graphgen.ops.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.noise import normal, rademacher, uniform
+from graphgen.ops.pairs import Pairs, norm_linear, pair_attention, pair_update, pair_walks
 from graphgen.ops.stepping import (
     affine_noise_step,
     annealed_langevin_step,
@@ -38,6 +39,7 @@ from graphgen.ops.stepping import (
 from graphgen.ops.trace import divergence, graph_dot, graph_scale
 
 __all__ = [
+    "Pairs",
     "activation",
     "affine_noise_step",
     "annealed_langevin_step",
@@ -60,7 +62,11 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "node_update",
+    "norm_linear",
     "normal",
+    "pair_attention",
+    "pair_update",
+    "pair_walks",
     "probability_flow_step",
     "rademacher",
     "rbf_neighbor_sum",

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from graphgen.fields import PairField
-from graphgen.molecules.complete import pair_ends, pair_ptr
+from graphgen.ops import Pairs
 
 TYPES = 4
 
@@ -21,27 +21,36 @@ def a_field(seed=0, **settings):
 
 
 def molecules(sizes, seed=0):
-    """ptr, atoms and symmetric pairs, an eighth of them bonded twice or thrice."""
+    """ptr, atoms and pairs, half of them bonded."""
     generator = torch.Generator().manual_seed(seed)
     ptr = torch.tensor([0, *sizes]).cumsum(0)
     atoms = torch.randint(0, TYPES, (int(ptr[-1]),), generator=generator)
-    pairs = []
-    for n in sizes:
-        upper = torch.randint(0, 8, (n, n), generator=generator).clamp(max=4).remainder(4).triu(1)
-        pairs.append((upper + upper.T).flatten())
-    return ptr, atoms, torch.cat(pairs) if pairs else torch.zeros(0, dtype=torch.int64)
+    count = int(Pairs(ptr).pair_ptr[-1])
+    pairs = torch.randint(0, 8, (count,), generator=generator).clamp(max=4).remainder(4)
+    return ptr, atoms, pairs
 
 
-def test_renamed_atoms_have_renamed_results_and_both_orders_of_a_pair_the_same():
+def square(pairs, n):
+    """[n, n, ...] of one molecule's pairs."""
+    out = pairs.new_zeros(n, n, *pairs.shape[1:])
+    i, j = torch.triu_indices(n, n, 1)
+    out[i, j] = out[j, i] = pairs
+    return out
+
+
+def upper(matrix):
+    i, j = torch.triu_indices(len(matrix), len(matrix), 1)
+    return matrix[i, j]
+
+
+def test_renamed_atoms_have_renamed_results():
     field, (ptr, atoms, pairs), t = a_field(), molecules([7]), torch.tensor([0.4])
     of_atoms, of_pairs = field(t, atoms, pairs, ptr)
-    assert of_atoms.shape == (7, TYPES) and of_pairs.shape == (49, 4)
-    square = of_pairs.view(7, 7, 4)
-    assert torch.equal(square, square.transpose(0, 1))
+    assert of_atoms.shape == (7, TYPES) and of_pairs.shape == (21, 4)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
-    renamed = field(t, atoms[order], pairs.view(7, 7)[order][:, order].flatten(), ptr)
+    renamed = field(t, atoms[order], upper(square(pairs, 7)[order][:, order]), ptr)
     assert torch.allclose(renamed[0], of_atoms[order], atol=1e-5)
-    assert torch.allclose(renamed[1].view(7, 7, 4), square[order][:, order], atol=1e-5)
+    assert torch.allclose(renamed[1], upper(square(of_pairs, 7)[order][:, order]), atol=1e-5)
     assert not torch.allclose(of_atoms, of_atoms[order], atol=1e-2)
 
 
@@ -50,7 +59,7 @@ def test_molecules_do_not_see_their_batch_mates_or_the_padding():
     ptr, atoms, pairs = molecules(sizes)
     t = torch.linspace(0.1, 0.9, 5)
     of_atoms, of_pairs = field(t, atoms, pairs, ptr)
-    begins = pair_ptr(ptr).tolist()
+    begins = Pairs(ptr).pair_ptr.tolist()
     for g, n in enumerate(sizes):
         mine, own = slice(int(ptr[g]), int(ptr[g + 1])), slice(begins[g], begins[g + 1])
         alone = field(t[g : g + 1], atoms[mine], pairs[own], torch.tensor([0, n]))
@@ -59,15 +68,26 @@ def test_molecules_do_not_see_their_batch_mates_or_the_padding():
     assert [x.shape for x in field(t[:0], atoms[:0], pairs[:0], ptr[:1])] == [(0, TYPES), (0, 4)]
 
 
-def test_features_are_bond_orders_and_random_walks():
-    """C-C=C: the middle sends half its walkers to each end; a mask is no bond."""
-    field = a_field(pair_states=5, walk=3)
-    kinds = torch.tensor([[[0, 1, 4], [1, 0, 2], [4, 2, 0]]])
-    valence, walks = field._features(kinds)
-    assert torch.equal(valence[0, :, 0] * 4, torch.tensor([1.0, 3.0, 2.0]))
-    one = torch.tensor([[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]])
-    for k in range(4):
-        assert torch.allclose(walks[0, :, :, k], torch.linalg.matrix_power(one, k))
+def test_features_are_bond_orders_and_walks():
+    """C-C=C: of walkers on the middle half go to each end, and all at the ends go to the middle; a mask is no bond."""
+    field, pairs = a_field(pair_states=5, walk=3), Pairs(torch.tensor([0, 3]))
+    kinds = torch.tensor([1, 4, 2])
+    valence, returns, walks = field._features(kinds, pairs)
+    assert torch.equal(valence[:, 0], torch.tensor([1.0, 3.0, 2.0]))
+    walker = torch.tensor([[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]])
+    root = torch.tensor([1, 2, 1]).sqrt()
+    for k in range(1, 4):
+        power = torch.linalg.matrix_power(walker, k)
+        assert torch.allclose(returns[:, k - 1], power.diagonal())
+        assert torch.allclose(walks[:, k - 1], upper(root[:, None] * power / root))
+
+
+def test_certain_probabilities_are_labels():
+    field, (ptr, atoms, pairs) = a_field(), molecules([5, 0, 3])
+    t = torch.tensor([0.2, 0.3, 0.4])
+    certain = torch.nn.functional.one_hot(atoms, TYPES).float(), torch.nn.functional.one_hot(pairs, 4).float()
+    for one, other in zip(field(t, atoms, pairs, ptr), field(t, *certain, ptr), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_it_sees_time_size_labels_and_bonds():
@@ -75,8 +95,7 @@ def test_it_sees_time_size_labels_and_bonds():
     ptr, atoms, pairs = molecules([5])
     base = field(torch.tensor([0.2]), atoms, pairs, ptr)
     others = [field(torch.tensor([0.7]), atoms, pairs, ptr), field(torch.tensor([0.2]), (atoms + 1) % 4, pairs, ptr)]
-    first, second = pair_ends(ptr)
-    bond = ((first == 0) & (second == 4)) | ((first == 4) & (second == 0))
+    bond = torch.arange(len(pairs)) == 3  # between atoms 0 and 4
     others.append(field(torch.tensor([0.2]), atoms, torch.where(bond, (pairs + 1) % 4, pairs), ptr))
     for other in others:
         for one, two in zip(base, other, strict=True):

@@ -22,6 +22,7 @@ from graphgen.ops.reference.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.reference.noise import normal, rademacher, uniform
+from graphgen.ops.reference.pairs import norm_linear, pair_attention, pair_update, pair_walks
 from graphgen.ops.reference.stepping import (
     affine_noise_step,
     annealed_langevin_step,
@@ -58,7 +59,11 @@ __all__ = [
     "neighbor_min",
     "neighbor_reduce",
     "node_update",
+    "norm_linear",
     "normal",
+    "pair_attention",
+    "pair_update",
+    "pair_walks",
     "probability_flow_step",
     "rademacher",
     "rbf_neighbor_sum",

@@ -1,0 +1,103 @@
+"""What models of whole molecules share: the field of atoms and pairs, and what they know of the data beforehand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphgen import ops
+from graphgen.errors import GraphgenError
+from graphgen.fields.pair import PairField
+from graphgen.models.base import Model
+from graphgen.molecules.complete import PAIR_TYPES
+from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.ops.noise import Stream
+from graphgen.solvers.discrete_flow import draw
+
+MOST_ATOMS = 255
+BOND_WEIGHT = 5.0  # of the pairs in a loss (Vignac et al. 2023)
+_COUNTED_AT_ONCE = 4096
+
+
+class WholeMoleculeModel(Model):
+    """Atoms and bonds together, of as many atoms as the training data's molecules have.
+
+    Args:
+        vocabulary: the atom types.
+        extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
+        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` make the :class:`~graphgen.fields.PairField`.
+
+    Attributes:
+        size_counts: [256] int64, how many training molecules have so many atoms.
+        atom_shares, pair_shares: of the labels in the training data; equal shares before it has seen any.
+
+    Raises:
+        GraphgenError: heads that do not divide the width.
+    """
+
+    samples_bonds = True
+
+    size_counts: Tensor
+    atom_shares: Tensor
+    pair_shares: Tensor
+
+    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        hidden, heads = settings["hidden"], settings["heads"]
+        if heads < 1 or hidden % heads:
+            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
+        types, kinds = len(vocabulary), len(PAIR_TYPES)
+        self.field = PairField(
+            types,
+            types + extra_states,
+            kinds + extra_states,
+            hidden,
+            settings["pair_hidden"],
+            settings["layers"],
+            heads,
+        )
+        self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
+        self.register_buffer("atom_shares", torch.full((types,), 1 / types))
+        self.register_buffer("pair_shares", torch.full((kinds,), 1 / kinds))
+
+    def fit_prior(self, data: EncodedMolecules) -> None:
+        """Take sizes and shares of labels from training data; a type that does not occur counts once.
+
+        Raises:
+            GraphgenError: other atom types than the model's, or more atoms than a complete graph is made for.
+        """
+        if data.vocabulary != self.vocabulary:
+            raise GraphgenError(f"{data.name}: has other atom types than the model; make the model for its vocabulary")
+        sizes = data.sizes
+        if len(sizes) and int(sizes.max()) > MOST_ATOMS:
+            raise GraphgenError(
+                f"{data.name}: has a molecule of {int(sizes.max())} atoms, and {self.name}, which looks at all pairs, "
+                f"takes at most {MOST_ATOMS}; leave larger ones out"
+            )
+        self.size_counts.copy_(torch.bincount(sizes, minlength=MOST_ATOMS + 1))
+        atoms = torch.zeros(len(self.vocabulary), dtype=torch.int64)
+        pairs = torch.zeros(len(PAIR_TYPES), dtype=torch.int64)
+        for indices in torch.arange(len(data)).split(_COUNTED_AT_ONCE):
+            batch = data.batch(indices)
+            assert batch.graph.edge_attr is not None, "a batch of molecules has bond types"
+            atoms += torch.bincount(batch.atoms, minlength=len(atoms))
+            pairs[1:] += torch.bincount(batch.graph.edge_attr, minlength=len(pairs) - 1)
+        pairs[0] = (sizes * (sizes - 1)).sum() - pairs.sum()
+        pairs //= 2  # a batch has both directions
+        for share, counts in ((self.atom_shares, atoms), (self.pair_shares, pairs)):
+            share.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
+
+    def draw_sizes(self, ids: Tensor, seed: int) -> Tensor:
+        """[B] int64 numbers of atoms, with the shares of the training data.
+
+        Raises:
+            GraphgenError: it has seen no data.
+        """
+        if not bool(self.size_counts.any()):
+            raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
+        one_each = torch.arange(len(ids) + 1, device=ids.device)
+        uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
+        return draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
