@@ -1,8 +1,8 @@
 #include "linear.h"
 
 #include "../common/dispatch.h"
+#include "../common/row_block.h"
 #include "../common/rows.h"
-#include "../common/simd.h"
 
 namespace gg::GG_ISA {
 
@@ -35,7 +35,7 @@ void linear(const gg_linear_params& p, int threads) {
   with_dtype(p.dtype, [&](auto dtype) {
     using S = typename decltype(dtype)::type;
     auto body = [&](int64_t first, int64_t last) {
-      for_each_tile<S>(p.outer, [&](auto tile) {
+      for_each_product_tile<S>(p.outer, [&](auto tile) {
         int64_t row = first;
         for (; row + 6 <= last; row += 6) block<6, S>(p, tile, row);
         for (; row < last; ++row) block<1, S>(p, tile, row);

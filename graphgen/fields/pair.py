@@ -27,8 +27,7 @@ class PairField(nn.Module):
     and time, the number of atoms, the sum of bond orders at each atom, and how many walks of 1 to ``walk`` steps on
     the current bonds come back to their atom, or lead from one to the other, each weighted by 1 / the root of the
     degrees along it (of the walks back that is the probability of a random walk's return). Atoms renamed, its results
-    are renamed likewise. Other molecules of the batch influence nothing but the rounding of matrix products, so a
-    molecule's last bits depend on its batch.
+    are renamed likewise. Other molecules of the batch influence nothing, not even a bit where the engine has kernels.
 
     Args:
         atom_types: c, labels that an atom may have in the end.
@@ -63,14 +62,14 @@ class PairField(nn.Module):
         self.widths = [hidden, pair_hidden]
         self.atom = nn.Embedding(atom_states, hidden)
         self.pair = nn.Embedding(pair_states, pair_hidden)
-        self.atom_in = nn.Linear(1 + walk, hidden)
-        self.pair_in = nn.Linear(walk, pair_hidden, bias=False)
-        self.time = nn.Sequential(nn.Linear(2, hidden), nn.SiLU(), nn.Linear(hidden, hidden + pair_hidden, bias=False))
+        self.atom_in = Linear(1 + walk, hidden)
+        self.pair_in = Linear(walk, pair_hidden, bias=False)
+        self.time_in = Linear(2, hidden)
+        self.time_out = Linear(hidden, hidden + pair_hidden, bias=False)
         self.layers = nn.ModuleList(PairLayer(hidden, pair_hidden, heads) for _ in range(layers))
         self.atom_out = NormLinear(hidden, atom_types)
-        self.pair_out = nn.Sequential(
-            NormLinear(pair_hidden, pair_hidden), nn.SiLU(), nn.Linear(pair_hidden, len(PAIR_TYPES))
-        )
+        self.pair_last = NormLinear(pair_hidden, pair_hidden)
+        self.pair_out = Linear(pair_hidden, len(PAIR_TYPES))
         orders = torch.zeros(pair_states)
         orders[: len(PAIR_TYPES)] = torch.arange(len(PAIR_TYPES))
         self.register_buffer("orders", orders, persistent=False)
@@ -92,13 +91,14 @@ class PairField(nn.Module):
 
         def field(t: Tensor, atoms: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
             valence, returns, walks = self._features(kinds, pairs)
-            node_clock, pair_clock = self.time(torch.stack((t, log_sizes.to(t.dtype)), 1)).split(self.widths, 1)
+            clock = ops.activation(self.time_in(torch.stack((t, log_sizes.to(t.dtype)), 1)))
+            node_clock, pair_clock = self.time_out(clock).split(self.widths, 1)
             h = _look_up(self.atom.weight, atoms) + self.atom_in(torch.cat((valence / 4, returns), 1))
             e = _look_up(self.pair.weight, kinds) + self.pair_in(walks)
             h, e = h + node_clock[pairs.of_atom], e + pair_clock[pairs.of_pair]
             for layer in self.layers:
                 h, e = layer(h, e, pairs)
-            return self.atom_out(h), self.pair_out(e)
+            return self.atom_out(h), self.pair_out(ops.activation(self.pair_last(e)))
 
         return field
 
@@ -112,6 +112,13 @@ class PairField(nn.Module):
         valence = orders.new_zeros(int(pairs.ptr[-1]))
         valence = valence.index_add(0, pairs.first, orders).index_add(0, pairs.second, orders)
         return valence.unsqueeze(1), *ops.pair_walks(bonded, pairs, self.walk)
+
+
+class Linear(nn.Linear):
+    """Whose rows' bits do not depend on the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight.t(), self.bias)
 
 
 class NormLinear(nn.Module):
@@ -135,8 +142,9 @@ class PairLayer(nn.Module):
         self.heads = heads
         self.query_key_value = NormLinear(hidden, 3 * hidden)
         self.bias_gate = NormLinear(pair_hidden, 2 * heads)
-        self.attended = nn.Linear(hidden, hidden)
-        self.own = nn.Sequential(NormLinear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, hidden))
+        self.attended = Linear(hidden, hidden)
+        self.own = NormLinear(hidden, 2 * hidden)
+        self.own_out = Linear(2 * hidden, hidden)
         self.ends = NormLinear(hidden, pair_hidden)
         self.pair_own = NormLinear(pair_hidden, pair_hidden, bias=False)
         self.logits = nn.Linear(heads, pair_hidden, bias=False)
@@ -149,7 +157,7 @@ class PairLayer(nn.Module):
         """
         received, logits = ops.pair_attention(self.query_key_value(h), self.bias_gate(e), pairs, self.heads)
         h = h + self.attended(received)
-        h = h + self.own(h)
+        h = ops.norm_mlp(h, self.own.weight, self.own.bias, self.own_out.weight.t(), self.own_out.bias)
         e = ops.pair_update(
             e,
             self.ends(h),
@@ -165,4 +173,6 @@ class PairLayer(nn.Module):
 
 def _look_up(table: Tensor, labels: Tensor) -> Tensor:
     """Rows of a table by labels [M] or, as their mean, by probabilities [M, S]."""
-    return labels @ table if labels.is_floating_point() else table[labels]
+    if not labels.is_floating_point():
+        return table[labels]
+    return ops.linear(labels, table) if table.dim() == 2 else ops.linear(labels, table.unsqueeze(1)).squeeze(1)

@@ -23,7 +23,7 @@ from graphgen.ops.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.noise import normal, rademacher, uniform
-from graphgen.ops.pairs import Pairs, norm_linear, pair_attention, pair_update, pair_walks
+from graphgen.ops.pairs import Pairs, norm_linear, norm_mlp, pair_attention, pair_update, pair_walks
 from graphgen.ops.stepping import (
     affine_noise_step,
     annealed_langevin_step,
@@ -63,6 +63,7 @@ __all__ = [
     "neighbor_reduce",
     "node_update",
     "norm_linear",
+    "norm_mlp",
     "normal",
     "pair_attention",
     "pair_update",

@@ -40,7 +40,7 @@ class Pairs:
     """
 
     def __init__(self, ptr: Tensor) -> None:
-        self.ptr = ptr.long()
+        self.ptr = ptr.long().contiguous()
         sizes = self.ptr.diff()
         self.pair_ptr = torch.cat([sizes.new_zeros(1), (sizes * (sizes - 1) // 2).cumsum(0)])
         atom = torch.arange(int(self.ptr[-1]), device=ptr.device)
@@ -52,6 +52,11 @@ class Pairs:
     @property
     def molecules(self) -> int:
         return len(self.ptr) - 1
+
+    @cached_property
+    def addresses(self) -> list[int]:
+        """Of ptr and pair_ptr."""
+        return [self.ptr.data_ptr(), self.pair_ptr.data_ptr()]
 
     @cached_property
     def of_atom(self) -> Tensor:

@@ -22,7 +22,7 @@ from graphgen.ops.reference.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.reference.noise import normal, rademacher, uniform
-from graphgen.ops.reference.pairs import norm_linear, pair_attention, pair_update, pair_walks
+from graphgen.ops.reference.pairs import norm_linear, norm_mlp, pair_attention, pair_update, pair_walks
 from graphgen.ops.reference.stepping import (
     affine_noise_step,
     annealed_langevin_step,
@@ -60,6 +60,7 @@ __all__ = [
     "neighbor_reduce",
     "node_update",
     "norm_linear",
+    "norm_mlp",
     "normal",
     "pair_attention",
     "pair_update",

@@ -20,6 +20,11 @@ def norm_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return normal @ weight if bias is None else normal @ weight + bias
 
 
+def norm_mlp(x: Tensor, first: Tensor, first_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`graphgen.ops.norm_mlp`."""
+    return x + torch.nn.functional.silu(norm_linear(x, first, first_bias)) @ weight + bias
+
+
 def pair_attention(query_key_value: Tensor, bias_gate: Tensor, pairs: Pairs, heads: int) -> tuple[Tensor, Tensor]:
     """See :func:`graphgen.ops.pair_attention`."""
     (count, most), place, upper, lower, visible = pairs.padded
