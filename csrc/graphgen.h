@@ -343,6 +343,116 @@ typedef struct {
 } gg_linear_params;
 gg_status gg_linear(const gg_linear_params* params, const gg_place* place);
 
+// What every row is brought to below: mean 0 and variance 1, x^ = (x - mean) / sqrt(variance + 1e-5).
+// Of the CPU calls, widths are at most GG_NORM_WIDTH. Rows' bits are independent as for gg_linear.
+#define GG_NORM_WIDTH 512
+
+// out = x^ weight + bias.
+typedef struct {
+  const void* x;       // [rows, inner] dtype
+  const void* weight;  // [inner, outer] dtype
+  const void* bias;    // [outer] dtype, or null
+  void* out;           // [rows, outer] dtype
+  int64_t rows, inner, outer;
+  int32_t dtype;
+} gg_norm_linear_params;
+gg_status gg_norm_linear(const gg_norm_linear_params* params, const gg_place* place);
+
+// Its transpose: to_x, and x^ for the weight's gradient x^^T grad.
+typedef struct {
+  const void* x;       // [rows, inner] dtype
+  const void* weight;  // [outer, inner] dtype: the weight above, transposed
+  const void* grad;    // [rows, outer] dtype
+  void* to_x;          // [rows, inner] dtype
+  void* normal;        // [rows, inner] dtype, x^
+  int64_t rows, inner, outer;
+  int32_t dtype;
+} gg_norm_linear_pull_params;
+gg_status gg_norm_linear_pull(const gg_norm_linear_pull_params* params, const gg_place* place);
+
+// All pairs i < j of atoms of the same molecule, once each: those of a molecule of n atoms lie together, in the order
+// (0, 1), (0, 2), ..., (1, 2), ...
+typedef struct {
+  const void* ptr;       // [molecules + 1] int64: molecule g owns the atoms [ptr[g], ptr[g + 1])
+  const void* pair_ptr;  // [molecules + 1] int64: and the pairs [pair_ptr[g], pair_ptr[g + 1])
+  int64_t molecules;
+} gg_pairs;
+
+// out = x + silu(met) weight + bias, where a row t, the pair (i, j), has
+//   met = x^ own + first_bias + ends[i] + ends[j] + logits[t] of_logits.
+// Rows that are no pairs have null ends and logits, and pairs.molecules 0.
+typedef struct {
+  const void* x;           // [rows, width] dtype
+  const void* own;         // [width, inner] dtype
+  const void* first_bias;  // [inner] dtype, or null
+  const void* ends;        // [atoms, inner] dtype, or null
+  const void* logits;      // [rows, heads] dtype, or null
+  const void* of_logits;   // [heads, inner] dtype, or null
+  const void* weight;      // [inner, width] dtype
+  const void* bias;        // [width] dtype, or null
+  void* out;               // [rows, width] dtype
+  gg_pairs pairs;
+  int64_t rows, width, inner, heads;
+  int32_t dtype;
+} gg_norm_mlp_params;
+gg_status gg_norm_mlp(const gg_norm_mlp_params* params, const gg_place* place);
+
+// Its transpose, and what the gradients of the weights are products of: of own x^^T to_met, of of_logits
+// logits^T to_met, of weight hidden^T grad.
+typedef struct {
+  gg_norm_mlp_params of;    // its out and bias are not read
+  const void* own_t;        // [inner, width] dtype: own, transposed
+  const void* of_logits_t;  // [inner, heads] dtype, or null
+  const void* weight_t;     // [width, inner] dtype
+  const void* grad;         // [rows, width] dtype
+  void* to_x;               // [rows, width] dtype
+  void* to_ends;            // [atoms, inner] dtype, or null
+  void* to_logits;          // [rows, heads] dtype, or null
+  void* normal;             // [rows, width] dtype, x^
+  void* hidden;             // [rows, inner] dtype, silu(met)
+  void* to_met;             // [rows, inner] dtype
+} gg_norm_mlp_pull_params;
+gg_status gg_norm_mlp_pull(const gg_norm_mlp_pull_params* params, const gg_place* place);
+
+// Attention of every atom i to the others j /= i of its molecule. With d = width / heads and, of the pair t of i and j,
+// bias_gate[t] = (b, c) per head: L_ij = <q_i, k_j> / sqrt(d) + b_t, and
+//   out[i] = sum over j of softmax over j (L_ij) sigmoid(c_t) v_j,   logits[t] = L_ij + L_ji.
+// An atom alone gets 0. The CPU call takes heads of at most GG_HEAD_WIDTH and molecules of at most GG_PAIR_ATOMS atoms.
+#define GG_HEAD_WIDTH 128
+#define GG_PAIR_ATOMS 255
+typedef struct {
+  const void* query_key_value;  // [atoms, 3 width] dtype: queries, keys, values, each head by head
+  const void* bias_gate;        // [T, 2 heads] dtype: biases, gates
+  void* out;                    // [atoms, width] dtype
+  void* logits;                 // [T, heads] dtype
+  gg_pairs pairs;
+  int64_t width, heads;
+  int32_t dtype;
+} gg_pair_attention_params;
+gg_status gg_pair_attention(const gg_pair_attention_params* params, const gg_place* place);
+
+// Its transpose.
+typedef struct {
+  gg_pair_attention_params of;  // its out and logits are not read
+  const void* grad;             // [atoms, width] dtype
+  const void* logits_grad;      // [T, heads] dtype
+  void* to_query_key_value;     // [atoms, 3 width] dtype
+  void* to_bias_gate;           // [T, 2 heads] dtype
+} gg_pair_attention_pull_params;
+gg_status gg_pair_attention_pull(const gg_pair_attention_pull_params* params, const gg_place* place);
+
+// Walks of 1 to length steps on the bonds of molecules. With S_ij = bonded_t / sqrt(d_i d_j), d_i the sum of an atom's
+// bonded_t and at least 1: returns[i, k - 1] = (S^k)_ii, walks[t, k - 1] = (S^k)_ij. At most GG_PAIR_ATOMS atoms.
+typedef struct {
+  const void* bonded;  // [T] dtype
+  void* returns;       // [atoms, length] dtype
+  void* walks;         // [T, length] dtype
+  gg_pairs pairs;
+  int64_t length;
+  int32_t dtype;
+} gg_pair_walks_params;
+gg_status gg_pair_walks(const gg_pair_walks_params* params, const gg_place* place);
+
 // Element by element, where out[m] is not null:
 //   out[0] = act^(order)(x[0]) x[1] ... x[order],
 //   out[m] = act^(order - 1)(x[0]) times the x[n] with n neither 0 nor m, for m > 0.

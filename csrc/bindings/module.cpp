@@ -35,6 +35,14 @@ static gg_affine_noise_step_params affine_step(const std::vector<Address>& terms
   return p;
 }
 
+static gg_norm_mlp_params norm_mlp(const std::array<Address, 9>& parts, const std::array<Address, 2>& pairs,
+                                   int64_t molecules, int64_t rows, int64_t width, int64_t inner, int64_t heads,
+                                   int dtype) {
+  return {in(parts[0]), in(parts[1]), in(parts[2]), in(parts[3]),  in(parts[4]),
+          in(parts[5]), in(parts[6]), in(parts[7]), out(parts[8]), {in(pairs[0]), in(pairs[1]), molecules},
+          rows,         width,        inner,        heads,         dtype};
+}
+
 // The calls of a Runge-Kutta step of one array, prepared: what stays the same from step to step is converted once.
 class RungeKuttaCalls {
  public:
@@ -462,6 +470,101 @@ PYBIND11_MODULE(_C, module) {
         gg_linear_params p{in(x), in(weight), in(bias), out(result), rows, inner, outer, dtype};
         gg_place where = place(device, threads, stream);
         return static_cast<int>(gg_linear(&p, &where));
+      },
+      release());
+  module.def(
+      "norm_linear",
+      [](Address x, Address weight, Address bias, Address result, int64_t rows, int64_t inner, int64_t outer, int dtype,
+         int device, int threads, Address stream) {
+        gg_norm_linear_params p{in(x), in(weight), in(bias), out(result), rows, inner, outer, dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_norm_linear(&p, &where));
+      },
+      release());
+  module.def(
+      "norm_linear_pull",
+      [](Address x, Address weight, Address grad, Address to_x, Address normal, int64_t rows, int64_t inner,
+         int64_t outer, int dtype, int device, int threads, Address stream) {
+        gg_norm_linear_pull_params p{in(x), in(weight), in(grad), out(to_x), out(normal), rows, inner, outer, dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_norm_linear_pull(&p, &where));
+      },
+      release());
+  // Addresses: x, own, first_bias, ends, logits, of_logits, weight, bias, the result; ptr and pair_ptr.
+  module.def(
+      "norm_mlp",
+      [](const std::array<Address, 9>& parts, const std::array<Address, 2>& pairs, int64_t molecules, int64_t rows,
+         int64_t width, int64_t inner, int64_t heads, int dtype, int device, int threads, Address stream) {
+        const gg_norm_mlp_params p = norm_mlp(parts, pairs, molecules, rows, width, inner, heads, dtype);
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_norm_mlp(&p, &where));
+      },
+      release());
+  // And: own_t, of_logits_t, weight_t, grad; to_x, to_ends, to_logits, normal, hidden, to_met.
+  module.def(
+      "norm_mlp_pull",
+      [](const std::array<Address, 9>& parts, const std::array<Address, 10>& more, const std::array<Address, 2>& pairs,
+         int64_t molecules, int64_t rows, int64_t width, int64_t inner, int64_t heads, int dtype, int device,
+         int threads, Address stream) {
+        gg_norm_mlp_pull_params p{norm_mlp(parts, pairs, molecules, rows, width, inner, heads, dtype),
+                                  in(more[0]),
+                                  in(more[1]),
+                                  in(more[2]),
+                                  in(more[3]),
+                                  out(more[4]),
+                                  out(more[5]),
+                                  out(more[6]),
+                                  out(more[7]),
+                                  out(more[8]),
+                                  out(more[9])};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_norm_mlp_pull(&p, &where));
+      },
+      release());
+  module.def(
+      "pair_attention",
+      [](Address query_key_value, Address bias_gate, Address result, Address logits, Address ptr, Address pair_ptr,
+         int64_t molecules, int64_t width, int64_t heads, int dtype, int device, int threads, Address stream) {
+        gg_pair_attention_params p{in(query_key_value),
+                                   in(bias_gate),
+                                   out(result),
+                                   out(logits),
+                                   {in(ptr), in(pair_ptr), molecules},
+                                   width,
+                                   heads,
+                                   dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_pair_attention(&p, &where));
+      },
+      release());
+  module.def(
+      "pair_attention_pull",
+      [](Address query_key_value, Address bias_gate, Address grad, Address logits_grad, Address to_query_key_value,
+         Address to_bias_gate, Address ptr, Address pair_ptr, int64_t molecules, int64_t width, int64_t heads,
+         int dtype, int device, int threads, Address stream) {
+        gg_pair_attention_pull_params p{{in(query_key_value),
+                                         in(bias_gate),
+                                         nullptr,
+                                         nullptr,
+                                         {in(ptr), in(pair_ptr), molecules},
+                                         width,
+                                         heads,
+                                         dtype},
+                                        in(grad),
+                                        in(logits_grad),
+                                        out(to_query_key_value),
+                                        out(to_bias_gate)};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_pair_attention_pull(&p, &where));
+      },
+      release());
+  module.def(
+      "pair_walks",
+      [](Address bonded, Address returns, Address walks, Address ptr, Address pair_ptr, int64_t molecules,
+         int64_t length, int dtype, int device, int threads, Address stream) {
+        gg_pair_walks_params p{in(bonded), out(returns), out(walks), {in(ptr), in(pair_ptr), molecules}, length, dtype};
+        gg_place where = place(device, threads, stream);
+        return static_cast<int>(gg_pair_walks(&p, &where));
       },
       release());
   // Addresses: those of the terms, then those of the outputs.

@@ -23,6 +23,13 @@ static inline auto with_dtype(int dtype, Body&& body) {
   return body(Type<bfloat16>{});
 }
 
+// The same without bfloat16, which the engine has refused.
+template <class Body>
+static inline auto with_float_or_double(int dtype, Body&& body) {
+  if (dtype == GG_FLOAT32) return body(Type<float>{});
+  return body(Type<double>{});
+}
+
 // The same, integers too: for the operations on rows.
 template <class Body>
 static inline auto with_any_dtype(int dtype, Body&& body) {

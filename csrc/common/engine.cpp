@@ -46,6 +46,8 @@ static gg_status check_dtype_of(const gg_segment_others_params& p) {
   if (p.dtype == GG_BFLOAT16) return fail(GG_INVALID_ARGUMENT, "segment_others: widen bfloat16 to float32 first");
   return check_any_dtype(p.dtype);
 }
+static gg_status check_dtype_of(const gg_norm_mlp_pull_params& p) { return check_dtype(p.of.dtype); }
+static gg_status check_dtype_of(const gg_pair_attention_pull_params& p) { return check_dtype(p.of.dtype); }
 
 // A position below 0 has its sign, one past the last makes that of the difference; signs are joined without a branch.
 template <class Index>
@@ -268,6 +270,56 @@ static gg_status check(const gg_graph_dot_params& p, const gg_place& place) {
 }
 static gg_status check(const gg_graph_combine_params& p, const gg_place& place) {
   return first_failure({check_code("index", p.index, 2), check_bounds(p, place)});
+}
+
+static gg_status check_wide(int32_t dtype, const gg_place& place) {
+  if (place.device != GG_CPU || dtype != GG_BFLOAT16) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "bfloat16 has no kernel on the CPU: widen to float32");
+}
+static gg_status check_norm(int32_t dtype, int64_t width, int64_t other, const gg_place& place) {
+  if (gg_status status = check_wide(dtype, place)) return status;
+  if (place.device != GG_CPU || (width <= GG_NORM_WIDTH && other <= GG_NORM_WIDTH)) return GG_OK;
+  return fail(GG_INVALID_ARGUMENT, "widths %lld and %lld: at most %d on the CPU", static_cast<long long>(width),
+              static_cast<long long>(other), GG_NORM_WIDTH);
+}
+static gg_status check(const gg_norm_linear_params& p, const gg_place& place) {
+  return check_norm(p.dtype, p.inner, 0, place);
+}
+static gg_status check(const gg_norm_linear_pull_params& p, const gg_place& place) {
+  return check_norm(p.dtype, p.inner, 0, place);
+}
+// Every molecule's pairs must be as many as its atoms make, and all within the arrays.
+static gg_status check_pairs(const gg_pairs& pairs, int64_t most, const gg_place& place) {
+  if (place.device != GG_CPU) return GG_OK;
+  const int64_t* ptr = static_cast<const int64_t*>(pairs.ptr);
+  const int64_t* pair_ptr = static_cast<const int64_t*>(pairs.pair_ptr);
+  for (int64_t g = 0; g < pairs.molecules; ++g) {
+    const int64_t n = ptr[g + 1] - ptr[g];
+    if (n < 0 || n > most)
+      return fail(GG_OUT_OF_RANGE, "ptr: molecule %lld has %lld atoms, expected 0 to %lld", static_cast<long long>(g),
+                  static_cast<long long>(n), static_cast<long long>(most));
+    if (pair_ptr[g + 1] - pair_ptr[g] != n * (n - 1) / 2)
+      return fail(GG_OUT_OF_RANGE, "pair_ptr: molecule %lld of %lld atoms has %lld pairs", static_cast<long long>(g),
+                  static_cast<long long>(n), static_cast<long long>(pair_ptr[g + 1] - pair_ptr[g]));
+  }
+  return GG_OK;
+}
+static gg_status check(const gg_norm_mlp_params& p, const gg_place& place) {
+  if (p.ends && place.device == GG_CPU && static_cast<const int64_t*>(p.pairs.pair_ptr)[p.pairs.molecules] != p.rows)
+    return fail(GG_OUT_OF_RANGE, "pair_ptr: must end at the %lld rows there are", static_cast<long long>(p.rows));
+  return first_failure({check_norm(p.dtype, p.width, p.inner, place), check_pairs(p.pairs, INT32_MAX, place)});
+}
+static gg_status check(const gg_norm_mlp_pull_params& p, const gg_place& place) { return check(p.of, place); }
+static gg_status check(const gg_pair_attention_params& p, const gg_place& place) {
+  if (gg_status status = first_failure({check_wide(p.dtype, place), check_heads(p.heads, p.width)})) return status;
+  if (place.device == GG_CPU && p.heads > 0 && p.width / p.heads > GG_HEAD_WIDTH)
+    return fail(GG_INVALID_ARGUMENT, "heads of width %lld: at most %d on the CPU",
+                static_cast<long long>(p.width / p.heads), GG_HEAD_WIDTH);
+  return check_pairs(p.pairs, GG_PAIR_ATOMS, place);
+}
+static gg_status check(const gg_pair_attention_pull_params& p, const gg_place& place) { return check(p.of, place); }
+static gg_status check(const gg_pair_walks_params& p, const gg_place& place) {
+  return first_failure({check_wide(p.dtype, place), check_pairs(p.pairs, GG_PAIR_ATOMS, place)});
 }
 
 template <class Params, class CudaKernel>

@@ -34,4 +34,11 @@
   DO(embedded_step)       \
   DO(step_control)        \
   DO(graph_dot)           \
-  DO(graph_combine)
+  DO(graph_combine)       \
+  DO(norm_linear)         \
+  DO(norm_linear_pull)    \
+  DO(norm_mlp)            \
+  DO(norm_mlp_pull)       \
+  DO(pair_attention)      \
+  DO(pair_attention_pull) \
+  DO(pair_walks)
