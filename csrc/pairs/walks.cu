@@ -1,11 +1,8 @@
 #include "walks.h"
 
 #include "../common/cuda_kernels.h"
-#include "../common/launch.cuh"
-#include "../common/pack.cuh"
 #include "cursor.h"
-
-#include <limits>
+#include "refuse.cuh"
 
 namespace gg::cuda {
 namespace {
@@ -18,13 +15,6 @@ struct Walks {
   static constexpr int kWarps = kThreads / kWarp, kMost = GG_PAIR_ATOMS + 1;
   gg_pair_walks_params p;
 
-  // A molecule that is too large must not pass for one that was walked.
-  __device__ __forceinline__ void refuse(S* returns, int64_t atoms, S* walks, int64_t pairs) const {
-    const Real none = std::numeric_limits<Real>::quiet_NaN();
-    for (int64_t k = threadIdx.x; k < atoms * p.length; k += kThreads) store_scalar(returns + k, none);
-    for (int64_t k = threadIdx.x; k < pairs * p.length; k += kThreads) store_scalar(walks + k, none);
-  }
-
   __device__ __forceinline__ void operator()(int64_t g) const {
     __shared__ Real root[kMost], row[2][kWarps][kMost];
     const int64_t* ptr = static_cast<const int64_t*>(p.pairs.ptr) + g;
@@ -32,7 +22,11 @@ struct Walks {
     const S* bonded = static_cast<const S*>(p.bonded) + pair_ptr[0];
     S* returns = static_cast<S*>(p.returns) + ptr[0] * p.length;
     S* walks = static_cast<S*>(p.walks) + pair_ptr[0] * p.length;
-    if (ptr[1] - ptr[0] > GG_PAIR_ATOMS) return refuse(returns, ptr[1] - ptr[0], walks, pair_ptr[1] - pair_ptr[0]);
+    if (ptr[1] - ptr[0] > GG_PAIR_ATOMS) {
+      refuse(returns, (ptr[1] - ptr[0]) * p.length);
+      refuse(walks, (pair_ptr[1] - pair_ptr[0]) * p.length);
+      return;
+    }
     const int n = static_cast<int>(ptr[1] - ptr[0]), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += kThreads) {
