@@ -167,7 +167,7 @@ def test_molecules_too_large_are_no_numbers():
 
 
 def everything(sizes, rows, dtype):
-    """From inputs that are rows of atoms and of pairs, all results that are rows of atoms, then all that are of pairs."""
+    """Of inputs that are rows of atoms and of pairs: all results that are rows of atoms, and all that are of pairs."""
     atoms, states, logits, bias_gate = (part.detach().requires_grad_() for part in rows)
     pairs = pairs_of(sizes)
     _, first, first_bias, second, bias = dense_parts(0, 24, 70, dtype)
