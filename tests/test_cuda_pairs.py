@@ -34,11 +34,11 @@ def poison() -> None:
     del held
 
 
-def check(ours: torch.Tensor, exact: torch.Tensor) -> None:
+def check(ours: torch.Tensor, exact: torch.Tensor, scale: float = 1.0) -> None:
     assert ours.shape == exact.shape
     if exact.numel() == 0:
         return
-    room = TOLERANCE[ours.dtype] * max(1.0, float(exact.abs().max()))
+    room = TOLERANCE[ours.dtype] * max(scale, float(exact.abs().max()))
     error = float((ours.double() - exact).abs().nan_to_num(torch.inf).max())
     assert error <= room, f"off by up to {error:.3g} of {float(exact.abs().max()):.3g}"
 
@@ -56,7 +56,8 @@ def compare(op, exact_op, *leaves) -> None:
     poison()
     pulled = torch.autograd.grad(found, leaves, grads)
     for ours, theirs in zip(pulled, torch.autograd.grad(exact, wide, [g.double() for g in grads]), strict=True):
-        check(ours, theirs)
+        # A sum over all rows, of which bfloat16 has rounded the terms, may itself be small.
+        check(ours, theirs, 1.0 if len(ours) == len(leaves[0]) else max(1.0, len(leaves[0]) ** 0.5))
 
 
 def dense_parts(rows, inner, outer, dtype):
