@@ -85,7 +85,7 @@ pytest=("$python" -m pytest -p no:cacheprovider -rs)
 # On a GPU the device's own tests come first: they are what the time is for.
 if ((gpu)) && [ $cuda = ON ]; then
   step "CUDA tests" 170 "${pytest[@]}" tests/test_cuda.py tests/test_cuda_segments.py tests/test_cuda_stepping.py \
-    tests/test_cuda_odeint.py tests/test_cuda_brownian.py
+    tests/test_cuda_odeint.py tests/test_cuda_brownian.py tests/test_cuda_pairs.py
   if command -v compute-sanitizer >/dev/null; then
     # Without the caching allocator every tensor is an allocation of its own, whose ends memcheck can see.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 step "memcheck" 90 \
@@ -94,6 +94,9 @@ if ((gpu)) && [ $cuda = ON ]; then
       'tests/test_cuda.py::test_message_passing_values[5-dtype2]' \
       'tests/test_cuda.py::test_message_sum_gradients[129-silu-dtype0]' \
       'tests/test_cuda.py::test_dense_values[67-5-dtype0]' \
+      'tests/test_cuda_pairs.py::test_normal_rows_in_products[33-32-dtype0]' \
+      'tests/test_cuda_pairs.py::test_pair_update[sizes4-7-3-dtype0]' \
+      'tests/test_cuda_pairs.py::test_pair_attention[sizes4-6-2-dtype0]' \
       tests/test_cuda.py::test_views_that_start_between_packs
   else
     skip "memcheck" "no compute-sanitizer"

@@ -418,6 +418,7 @@ gg_status gg_norm_mlp_pull(const gg_norm_mlp_pull_params* params, const gg_place
 // bias_gate[t] = (b, c) per head: L_ij = <q_i, k_j> / sqrt(d) + b_t, and
 //   out[i] = sum over j of softmax over j (L_ij) sigmoid(c_t) v_j,   logits[t] = L_ij + L_ji.
 // An atom alone gets 0. The CPU call takes heads of at most GG_HEAD_WIDTH and molecules of at most GG_PAIR_ATOMS atoms.
+// On CUDA neither is bounded here; the transpose has that bound on atoms.
 #define GG_HEAD_WIDTH 128
 #define GG_PAIR_ATOMS 255
 typedef struct {
@@ -431,7 +432,7 @@ typedef struct {
 } gg_pair_attention_params;
 gg_status gg_pair_attention(const gg_pair_attention_params* params, const gg_place* place);
 
-// Its transpose.
+// Its transpose. A CUDA call cannot see sizes: beyond GG_PAIR_ATOMS atoms it gives a molecule NaN.
 typedef struct {
   gg_pair_attention_params of;  // its out and logits are not read
   const void* grad;             // [atoms, width] dtype
@@ -443,6 +444,7 @@ gg_status gg_pair_attention_pull(const gg_pair_attention_pull_params* params, co
 
 // Walks of 1 to length steps on the bonds of molecules. With S_ij = bonded_t / sqrt(d_i d_j), d_i the sum of an atom's
 // bonded_t and at least 1: returns[i, k - 1] = (S^k)_ii, walks[t, k - 1] = (S^k)_ij. At most GG_PAIR_ATOMS atoms.
+// Beyond these a CUDA call, which cannot see sizes, gives a molecule NaN.
 typedef struct {
   const void* bonded;  // [T] dtype
   void* returns;       // [atoms, length] dtype

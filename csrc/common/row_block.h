@@ -1,9 +1,8 @@
 // Blocks of rows in fast memory: brought to mean 0 and variance 1, and multiplied with a matrix.
 #pragma once
 
+#include "../dense/norm.h"
 #include "simd.h"
-
-#include <math.h>
 
 namespace gg::GG_ISA {
 
@@ -76,7 +75,7 @@ static GG_MEMBER S normalise(const S* x, int64_t width, S* out) {
     square += off * off;
     store(out + f, off);
   }
-  const S scale = S(1) / sqrt(sum_of_lanes(square) / static_cast<S>(width) + S(1e-5));
+  const S scale = norm_scale(sum_of_lanes(square), width);
   for (int64_t f = 0; f < width; f += lanes) store(out + f, load(out + f) * scale);
   return scale;
 }
@@ -95,7 +94,7 @@ static GG_MEMBER void normalise_pull(const S* g, const S* normal, S scale, const
   }
   const S mean = sum_of_lanes(sum) / static_cast<S>(width), slope = sum_of_lanes(along) / static_cast<S>(width);
   for (int64_t f = 0; f < width; f += lanes) {
-    Vector value = (load_partial(g + f, filled(f)) - mean - load(normal + f) * slope) * scale;
+    Vector value = norm_pull(load_partial(g + f, filled(f)), load(normal + f), mean, slope, scale);
     if (skip) value += load_partial(skip + f, filled(f));
     store_partial(out + f, value, filled(f));
   }

@@ -1,6 +1,7 @@
 #include "../common/dispatch.h"
 #include "../common/row_block.h"
 #include "../common/rows.h"
+#include "cursor.h"
 #include "tile.h"
 
 #include <math.h>

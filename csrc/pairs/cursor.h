@@ -1,9 +1,29 @@
-// Walks over the pairs i < j of molecules in their order.
+// Where the pairs i < j of molecules lie, and walks over them in their order.
 #pragma once
 
+#include "../common/host_device.h"
 #include "../graphgen.h"
 
 namespace gg {
+
+// The place of the pair of atoms i and j of n among its molecule's.
+template <class Integer>
+GG_HD Integer pair_place(Integer i, Integer j, Integer n) {
+  const Integer low = i < j ? i : j, high = i < j ? j : i;
+  return low * (2 * n - low - 1) / 2 + high - low - 1;
+}
+
+// body(j, the place of the pair of i and j) for every other j, in order.
+template <class Body>
+GG_HD void for_each_other(int64_t i, int64_t n, Body&& body) {
+  int64_t place = i - 1;
+  for (int64_t j = 0; j < i; ++j) {
+    body(j, place);
+    place += n - j - 2;
+  }
+  place = i * (2 * n - i - 1) / 2;
+  for (int64_t j = i + 1; j < n; ++j) body(j, place++);
+}
 
 struct PairCursor {
   const int64_t* ptr;
@@ -11,7 +31,7 @@ struct PairCursor {
   int64_t molecule = 0, first = 0, second = 0;
 
   // At pair `row`, which there must be; nowhere if rows are no pairs.
-  PairCursor(const gg_pairs& pairs, int64_t row)
+  GG_MEMBER PairCursor(const gg_pairs& pairs, int64_t row)
       : ptr(static_cast<const int64_t*>(pairs.ptr)), pair_ptr(static_cast<const int64_t*>(pairs.pair_ptr)) {
     if (!ptr) return;
     int64_t low = 0, high = pairs.molecules;
@@ -30,7 +50,7 @@ struct PairCursor {
   }
 
   // To the next pair, which there must be.
-  void next() {
+  GG_MEMBER void next() {
     if (++second < ptr[molecule + 1]) return;
     if (++first + 1 >= ptr[molecule + 1]) {
       do ++molecule;

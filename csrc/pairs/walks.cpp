@@ -1,9 +1,8 @@
 #include "../common/dispatch.h"
 #include "../common/row_block.h"
 #include "../common/rows.h"
-#include "tile.h"
-
-#include <math.h>
+#include "cursor.h"
+#include "walks.h"
 
 namespace gg::GG_ISA {
 
@@ -20,12 +19,12 @@ static void walks(const gg_pair_walks_params& p, int64_t g) {
   for (int64_t i = 0; i < n; ++i) {
     S degree = 0;
     for_each_other(i, n, [&](int64_t, int64_t place) { degree += bonded[place]; });
-    root[i] = S(1) / sqrt(degree > S(1) ? degree : S(1));
+    root[i] = walk_root(degree);
   }
   for (int64_t k = 0; k < n * columns; ++k) step[k] = 0;
   for (int64_t i = 0; i < n; ++i)
-    for_each_other(i, n,
-                   [&](int64_t j, int64_t place) { step[i * columns + j] = bonded[place] * (root[i] * root[j]); });
+    for_each_other(
+        i, n, [&](int64_t j, int64_t place) { step[i * columns + j] = walk_step(bonded[place], root[i], root[j]); });
   for (int64_t i = 0; i < n; ++i) {
     S* returns = static_cast<S*>(p.returns) + (begin + i) * p.length;
     for (int64_t c = 0; c < columns; ++c) now[c] = step[i * columns + c];
