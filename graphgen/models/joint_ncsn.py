@@ -17,6 +17,14 @@ from graphgen.solvers import annealed_langevin
 class JointNCSN(JointGaussian):
     """Whole molecules by annealed Langevin dynamics.
 
+    As for :class:`~graphgen.models.GraphNCSN` the first level must hide which molecule it is. Two of n atoms differ in
+    up to about n atoms and 2 n bonds, so their points are up to sqrt(6 n) scale apart: 7 for QM9's nine atoms, 15 for
+    the 38 of ZINC250k, where atoms on given bonds have 4 and 9. More numbers also put each level in a thinner shell, so
+    levels must be closer (technique 2 of Song and Ermon, NeurIPS 2020). So there are twenty from 16 to 0.16, the
+    published ratio, with labels 9 deviations apart on the last. With the exact posterior of 256 molecules of QM9 or of
+    ZINC250k whose probabilities differ up to 20-fold, 512 samples at the default steps have their law (chi-square of 8
+    groups 7.9 and 1.0); from 8 to 0.08 they had not (18.3 and 16.4).
+
     Args:
         vocabulary: the atom types.
         hidden, pair_hidden, layers, heads: size of the :class:`~graphgen.fields.PairField`.
@@ -42,8 +50,8 @@ class JointNCSN(JointGaussian):
         heads: int = 4,
         scale: float = 1.0,
         levels: int = 20,
-        sigma_max: float = 8.0,
-        sigma_min: float = 0.08,
+        sigma_max: float = 16.0,
+        sigma_min: float = 0.16,
         structure: str = "joint",
     ) -> None:
         super().__init__(
