@@ -140,6 +140,33 @@ def test_the_command_line_trains_and_generates(cli, capsys):
         assert "a graph-dfm has no latent space" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "model, training, sampling",
+    [
+        ("graph-sde", ("--sde", "subvp"), ("--steps", "20", "--sampler", "euler", "--corrections", "1")),
+        ("graph-ncsn", ("--levels", "5"), ("--steps", "2", "--epsilon", "0.005")),
+        ("graph-ddpm", ("--chain", "30", "--schedule", "cosine"), ("--steps", "5", "--sampler", "ddim")),
+    ],
+)
+def test_joint_noising_is_trained_and_sampled_by_the_same_verbs(cli, capsys, model, training, sampling):
+    joint = ("-i", "mine.smi", "-m", model, "--structure", "joint", "--epochs", "1", *SMALL)
+    assert cli("train", *joint, *training, "-o", model) == 0
+    assert 'structure = "joint"' in (Path(model) / "config.toml").read_text()
+    assert cli("generate", model, "-n", "5", "-o", f"{model}.csv", *sampling) == 0
+    assert "atoms and bonds are sampled" in capsys.readouterr().err
+    with open(f"{model}.csv") as file:
+        assert len(list(csv.DictReader(file))) == 5
+    assert cli("train", "--config", f"{model}/config.toml", "-o", f"{model}-again") == 0
+    weights = [(Path(run) / "model.safetensors").read_bytes() for run in (model, f"{model}-again")]
+    assert weights[0] == weights[1]
+    assert len(follow(graphgen.load(model).network, None, count=2)) == 2
+    capsys.readouterr()
+    assert cli("generate", model, "-n", "5", "-o", "no.csv", "--distortion", "polydec") == 1
+    assert f"a {model} has no sampling option distortion; it has steps" in capsys.readouterr().err
+    assert cli("train", *joint[:4], "--structure", "bent", "-o", "no") == 1
+    assert "structure 'bent': choose given or joint" in capsys.readouterr().err
+
+
 class Pieces:
     """A trained model that makes these SMILES in turn, as `graphgen.load` would give it."""
 

@@ -12,7 +12,7 @@ from graphgen.cli.config import Config, write_config
 
 _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
-    "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads",
+    "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure",
 )  # fmt: skip
 
 
@@ -25,9 +25,17 @@ def train(
         typer.Option(
             "-m",
             "--model",
-            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm.",
+            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, and "
+            "graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
         ),
     ] = "graph-cnf",
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            help="graph-sde, graph-ncsn, graph-ddpm: given (atoms on given bonds) or joint (atoms and bonds together).",
+            show_default="given",
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Molecules per training step.")] = 256,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
@@ -51,14 +59,16 @@ def train(
             help="graph-dfm: noise that is marginal (as the data), uniform or absorbing.", show_default="marginal"
         ),
     ] = None,
-    hidden: Annotated[int | None, typer.Option(help="Width of the network.", show_default="64; graph-dfm: 96")] = None,
+    hidden: Annotated[
+        int | None, typer.Option(help="Width of the network.", show_default="64; whole molecules: 96")
+    ] = None,
     pair_hidden: Annotated[
-        int | None, typer.Option(help="graph-dfm: width of the network for pairs.", show_default="48")
+        int | None, typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48")
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Rounds of message passing.", show_default="3; graph-dfm: 5")
+        int | None, typer.Option(help="Rounds of message passing.", show_default="3; whole molecules: 5")
     ] = None,
-    heads: Annotated[int | None, typer.Option(help="graph-dfm: heads of its attention.", show_default="4")] = None,
+    heads: Annotated[int | None, typer.Option(help="Whole molecules: attention heads.", show_default="4")] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
     ] = None,
@@ -71,7 +81,9 @@ def train(
         typer.Option("--trained-end-time", help="graph-cnf by likelihood: learn how far the flow is followed."),
     ] = None,
     sde: Annotated[str | None, typer.Option(help="graph-sde: vp, subvp or ve.", show_default="vp")] = None,
-    levels: Annotated[int | None, typer.Option(help="graph-ncsn: levels of noise.", show_default="10")] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="graph-ncsn: levels of noise.", show_default="10; joint: 20")
+    ] = None,
     chain: Annotated[int | None, typer.Option(help="graph-ddpm: steps of the chain.", show_default="1000")] = None,
     schedule: Annotated[str | None, typer.Option(help="graph-ddpm: linear or cosine.", show_default="linear")] = None,
     prediction: Annotated[
@@ -95,6 +107,7 @@ def train(
       graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
+      graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch

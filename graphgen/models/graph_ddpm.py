@@ -65,6 +65,44 @@ def cosine_betas(steps: int) -> list[float]:
 SCHEDULES: dict[str, Callable[[int], list[float]]] = {"linear": linear_betas, "cosine": cosine_betas}
 
 
+def signal_left(schedule: str, chain: int) -> list[float]:
+    """abar_0 = 1, ..., abar_T of a chain of T steps.
+
+    Raises:
+        GraphgenError: an unknown schedule, or too few steps.
+    """
+    if schedule not in SCHEDULES:
+        raise GraphgenError(f"schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
+    if chain < 2:
+        raise GraphgenError(f"chain ({chain}): it needs 2 steps or more")
+    return list(accumulate((1 - beta for beta in SCHEDULES[schedule](chain)), mul, initial=1.0))
+
+
+def visited(chain: int, steps: int | None) -> list[int]:
+    """The t, from T to 0, that so many steps visit, spread evenly; None: all.
+
+    Raises:
+        GraphgenError: more steps than the chain has, or none.
+    """
+    count = chain if steps is None else steps
+    if not 1 <= count <= chain:
+        raise GraphgenError(f"steps ({count}): this chain has {chain}; choose 1 to {chain}")
+    return [chain * (count - k) // count for k in range(count + 1)]
+
+
+def noise_share(sampler: str, eta: float) -> float:
+    """The eta of :func:`graphgen.solvers.denoising_chain` for "ancestral", or "ddim" of an eta.
+
+    Raises:
+        GraphgenError: an unknown sampler, or an eta out of range or place.
+    """
+    if sampler not in SAMPLERS:
+        raise GraphgenError(f"sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    if not 0 <= eta <= 1 or (sampler == "ancestral" and eta):
+        raise GraphgenError(f"eta ({eta}) belongs to the sampler ddim and must be in [0, 1]")
+    return eta if sampler == "ddim" else 1.0
+
+
 class GraphDDPM(GaussianModel):
     """Atoms on given bonds by denoising diffusion.
 
@@ -116,13 +154,9 @@ class GraphDDPM(GaussianModel):
             schedule=schedule,
             prediction=prediction,
         )
-        if schedule not in SCHEDULES:
-            raise GraphgenError(f"schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}")
         if prediction not in PREDICTIONS:
             raise GraphgenError(f"prediction {prediction!r}: choose one of {', '.join(PREDICTIONS)}")
-        if chain < 2:
-            raise GraphgenError(f"chain ({chain}): it needs 2 steps or more")
-        self.alpha_bars = list(accumulate((1 - beta for beta in SCHEDULES[schedule](chain)), mul, initial=1.0))
+        self.alpha_bars = signal_left(schedule, chain)
 
     @property
     def has_marginals(self) -> bool:
@@ -292,12 +326,8 @@ class GraphDDPM(GaussianModel):
         Raises:
             GraphgenError: an unknown sampler, or steps or eta out of range.
         """
-        if sampler not in SAMPLERS:
-            raise GraphgenError(f"sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-        if not 0 <= eta <= 1 or (sampler == "ancestral" and eta):
-            raise GraphgenError(f"eta ({eta}) belongs to the sampler ddim and must be in [0, 1]")
-        chain = self._chain(steps)
-        found = self._walk(graph, ids, seed, chain, eta if sampler == "ddim" else 1.0, {len(chain) - 2})
+        eta, chain = noise_share(sampler, eta), self._chain(steps)
+        found = self._walk(graph, ids, seed, chain, eta, {len(chain) - 2})
         probabilities = found[len(chain) - 2]
         if temperature == 0:
             return probabilities.argmax(1)
@@ -343,11 +373,7 @@ class GraphDDPM(GaussianModel):
 
     def _chain(self, steps: int | None) -> list[int]:
         """The steps t that a sample visits, from T to 0."""
-        length = self.settings["chain"]
-        count = length if steps is None else steps
-        if not 1 <= count <= length:
-            raise GraphgenError(f"steps ({count}): this chain has {length}; choose 1 to {length}")
-        return [length * (count - k) // count for k in range(count + 1)]
+        return visited(self.settings["chain"], steps)
 
     def _signal_of_all(self, t: int, graph: GraphBatch) -> tuple[Tensor, Tensor]:
         """:meth:`signal` of all graphs at one t."""

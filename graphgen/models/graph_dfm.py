@@ -17,7 +17,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
-from graphgen.models.whole import BOND_WEIGHT, WholeMoleculeModel
+from graphgen.models.whole import WholeMoleculeModel, cross_entropy, frames
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
@@ -114,8 +114,7 @@ class GraphDFM(WholeMoleculeModel):
         t = self.times(batch, seed, step)
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
         atom_logits, pair_logits = self.bind_logits(end.ptr)(t, atoms, pairs)
-        of_pairs = nn.functional.cross_entropy(pair_logits, end.pairs, reduction="sum") / max(len(end.pairs), 1)
-        return nn.functional.cross_entropy(atom_logits, end.atoms) + BOND_WEIGHT * of_pairs
+        return cross_entropy(end, atom_logits, pair_logits)
 
     def corrupt(self, end: CompleteGraphs, t: Tensor, ids: Tensor, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
         """States [N] of atoms and [T] of pairs at times t [B] of the paths to whole molecules."""
@@ -173,12 +172,7 @@ class GraphDFM(WholeMoleculeModel):
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
-        tokens = Pairs(end.ptr)
-        edges = torch.stack((torch.cat((tokens.first, tokens.second)), torch.cat((tokens.second, tokens.first))))
-        number = torch.arange(edges.shape[1] // 2, device=edges.device).repeat(2)
-        graph = GraphBatch.from_edge_index(edges, len(end.atoms), edge_attr=number, ptr=end.ptr)
-        looked = [seen[round(time * steps)] for time in times]
-        return graph, [Frame(time, *(a, p[graph.edge_attr])) for time, (a, p) in zip(times, looked, strict=True)]
+        return frames(end, times, [seen[round(time * steps)] for time in times])
 
     @torch.no_grad()
     def _carry(

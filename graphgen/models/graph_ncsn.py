@@ -14,8 +14,9 @@ from torch import Tensor
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
+from graphgen.models.diffusion import CERTAIN
 from graphgen.models.gaussian import Denoiser
-from graphgen.models.probability_flow import CERTAIN, ProbabilityFlowModel
+from graphgen.models.probability_flow import ProbabilityFlowModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
@@ -25,6 +26,30 @@ from graphgen.solvers import annealed_langevin
 # Published: epsilon = 2e-5 on a last level of 0.01. Steps are measured in the square of their level, so what carries
 # over to other levels is 0.2 sigma^2, and that a walk of 100 steps forgets 20 times where it started.
 _STEP = 2e-5 / 0.01**2
+
+
+def geometric_levels(count: int, largest: float, least: float) -> list[float]:
+    """Noise levels in geometric progression, falling.
+
+    Raises:
+        GraphgenError: fewer than 2, or a largest one that is not above the least, or that not above 0.
+    """
+    if count < 2 or not 0 < least < largest:
+        raise GraphgenError(f"levels ({count}) must be 2 or more and 0 < sigma_min ({least}) < sigma_max ({largest})")
+    return [largest * (least / largest) ** (level / (count - 1)) for level in range(count)]
+
+
+def step_size(epsilon: float | None, steps: int, least: float) -> float:
+    """Of Langevin's steps on the least level; None: the published one.
+
+    Raises:
+        GraphgenError: no steps, or an epsilon that is not above 0.
+    """
+    if epsilon is None:
+        epsilon = _STEP * least**2
+    if steps < 1 or epsilon <= 0:
+        raise GraphgenError(f"steps ({steps}) must be 1 or more and epsilon ({epsilon}) above 0")
+    return epsilon
 
 
 class GraphNCSN(ProbabilityFlowModel):
@@ -84,12 +109,7 @@ class GraphNCSN(ProbabilityFlowModel):
             sigma_max=sigma_max,
             sigma_min=sigma_min,
         )
-        if levels < 2 or not 0 < sigma_min < sigma_max:
-            raise GraphgenError(
-                f"levels ({levels}) must be 2 or more and 0 < sigma_min ({sigma_min}) < sigma_max ({sigma_max})"
-            )
-        ratio = sigma_min / sigma_max
-        self.sigmas = [sigma_max * ratio ** (level / (levels - 1)) for level in range(levels)]
+        self.sigmas = geometric_levels(levels, sigma_max, sigma_min)
 
     @property
     def ratios(self) -> tuple[float, float]:
@@ -208,10 +228,7 @@ class GraphNCSN(ProbabilityFlowModel):
         epsilon: float | None,
         denoise: bool,
     ) -> Tensor:
-        if epsilon is None:
-            epsilon = _STEP * self.sigmas[-1] ** 2
-        if steps < 1 or epsilon <= 0:
-            raise GraphgenError(f"steps ({steps}) must be 1 or more and epsilon ({epsilon}) above 0")
+        epsilon = step_size(epsilon, steps, self.sigmas[-1])
         x = self._start(graph, ids, seed)
         end = annealed_langevin(score, x, graph, self.sigmas, epsilon, steps, denoise=denoise, seed=seed, graph_ids=ids)
         assert isinstance(end, Tensor)

@@ -21,23 +21,18 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
 from graphgen.losses import denoising_score_matching, implicit_score_matching, sliced_score_matching
-from graphgen.models.probability_flow import CERTAIN, ProbabilityFlowModel
+from graphgen.models.diffusion import SAMPLERS, Diffusion
+from graphgen.models.probability_flow import ProbabilityFlowModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops.noise import Stream
-from graphgen.ops.stepping import SDE, VE, VP, SubVP
 from graphgen.solvers import odeint, reverse_sde
 
-SDES: dict[str, type[SDE]] = {"vp": VP, "subvp": SubVP, "ve": VE}
 OBJECTIVES = ("denoising", "sliced", "implicit")
-SAMPLERS = {"euler": "euler_maruyama", "reverse-diffusion": "reverse_diffusion", "ancestral": "ancestral"}
-"""The predictors of :func:`graphgen.solvers.reverse_sde`; beside them there is "ode"."""
 
-# Signal is the distance of a label's point from the origin, in deviations of the noise. At 0.025 a label is lost: the
-# prior is then within 0.0003 nats per atom of the noised data; at 0.1, the most allowed, within 0.005.
-# Up to 2 the posterior is gentle enough to learn from its trace.
-_LOST, _MOST_LEFT, _GENTLE = 0.025, 0.1, 2.0
+# Up to this signal the posterior is gentle enough to learn from its trace.
+_GENTLE = 2.0
 
 # Times an odd number that is nobody's seed, a step makes a seed of its own.
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -112,43 +107,22 @@ class GraphSDE(ProbabilityFlowModel):
             sde=sde,
             objective=objective,
         )
-        if sde not in SDES:
-            raise GraphgenError(f"sde {sde!r}: choose one of {', '.join(SDES)}")
         if objective not in OBJECTIVES:
             raise GraphgenError(f"objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
-        noise = (self.spread / CERTAIN, self.spread / _LOST) if sde == "ve" else ()
-        self.sde: SDE = SDES[sde](*noise)
-        left = self.spread * self._ratio(1.0)
-        if left > _MOST_LEFT:
-            raise GraphgenError(
-                f"scale {scale}: the labels still show at t = 1, where samples start from pure noise; "
-                f"choose at most {scale * _MOST_LEFT / left:.2g}"
-            )
-        self.t_min = self._time_of(CERTAIN / self.spread)
-        self.t_trained = self.t_min if objective == "denoising" else self._time_of(_GENTLE / self.spread)
+        self.diffusion = Diffusion(sde, scale, self.spread)
+        self.sde, self.t_min = self.diffusion.sde, self.diffusion.t_min
+        self.t_trained = self.t_min if objective == "denoising" else self.diffusion.time_of(_GENTLE / self.spread)
 
     # ---- the process ------------------------------------------------------------------------------------------------
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """a and b [B] at times [B]."""
-        a, b = self.sde.mean(t), self.sde.std(t)
-        return torch.as_tensor(a, dtype=self.dtype), torch.as_tensor(b, dtype=self.dtype)
+        return self.diffusion.levels(t, self.dtype)
 
     @property
     def ratios(self) -> tuple[float, float]:
         """r at t = 1 and at t_min."""
-        return self._ratio(1.0), self._ratio(self.t_min)
-
-    def _ratio(self, t: float) -> float:
-        """r = a / b."""
-        return float(self.sde.mean(t)) / float(self.sde.std(t))
-
-    def _time_of(self, ratio: float) -> float:
-        """When a / b, which falls, is the ratio."""
-        early, late = 0.0, 1.0
-        while early < (middle := (early + late) / 2) < late:
-            early, late = (middle, late) if self._ratio(middle) > ratio else (early, middle)
-        return early
+        return self.diffusion.ratio(1.0), self.diffusion.ratio(self.t_min)
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -279,11 +253,11 @@ class GraphSDE(ProbabilityFlowModel):
         look: Callable[[int, Tensor, Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """[N, c] the posterior's logits at t_min; `look` sees every score's number, a, b and state."""
-        self._check_sampler(steps, sampler, corrections)
+        self.diffusion.check_sampler(steps, sampler, corrections, others=("ode",))
         y = self.noise(graph, ids, seed, Stream.PRIOR)
-        logits, end = self.bind_logits(graph), self._ratio(self.t_min)
+        logits, (begin, end) = self.bind_logits(graph), self.ratios
         if sampler == "ode":
-            y = odeint(self.bind_flow(graph), y, graph, self._ratio(1.0), end, method="rk4", steps=steps)
+            y = odeint(self.bind_flow(graph), y, graph, begin, end, method="rk4", steps=steps)
         else:
             posterior, count = self.bind_score(graph), 0
 
@@ -313,20 +287,3 @@ class GraphSDE(ProbabilityFlowModel):
             y = x / self.sde.std(self.t_min)
         r = torch.full((graph.num_graphs,), end, dtype=y.dtype, device=y.device)
         return logits(r, torch.ones_like(r), y)
-
-    def _check_sampler(self, steps: int, sampler: str, corrections: int) -> None:
-        if sampler not in (*SAMPLERS, "ode"):
-            raise GraphgenError(f"sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}, ode")
-        if steps < 1 or corrections < 0:
-            raise GraphgenError(f"steps ({steps}) must be at least 1 and corrections ({corrections}) at least 0")
-        if sampler == "ode":
-            if corrections:
-                raise GraphgenError("corrections go between the steps of an SDE's sampler; leave them out with ode")
-            return
-        if sampler == "ancestral" and isinstance(self.sde, SubVP):
-            raise GraphgenError("sub-VP has no ancestral sampler; choose reverse-diffusion, euler or ode")
-        if isinstance(self.sde, VP):
-            # A step must leave some of the state: beta dt < 1, with the largest beta, that of t = 1.
-            least = math.floor(self.sde.beta_max * (1 - self.t_min)) + 1
-            if steps < least:
-                raise GraphgenError(f"{steps} steps are too few for {self.settings['sde']}; take at least {least}")

@@ -21,9 +21,6 @@ from graphgen.models.gaussian import GaussianModel
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.solvers import odeint
 
-CERTAIN = 8.0
-"""The signal, scale a / b, at which a label is beyond doubt: once in a million atoms a point leaves its cell."""
-
 
 class ProbabilityFlowModel(GaussianModel, ABC):
     """A Gaussian model whose likelihood is that of its probability flow; arguments as :class:`FixedBondModel`'s."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairField
+from graphgen.graph import GraphBatch
 from graphgen.models.base import Model
-from graphgen.molecules.complete import PAIR_TYPES
+from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
 from graphgen.solvers.discrete_flow import draw
 
@@ -101,3 +105,20 @@ class WholeMoleculeModel(Model):
         one_each = torch.arange(len(ids) + 1, device=ids.device)
         uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
         return draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
+
+
+def cross_entropy(end: CompleteGraphs, atom_logits: Tensor, pair_logits: Tensor) -> Tensor:
+    """Of the labels given logits [N, c] and [T, 4], nats: per atom, plus 5 times that per pair."""
+    of_pairs = nn.functional.cross_entropy(pair_logits, end.pairs, reduction="sum") / max(len(end.pairs), 1)
+    return nn.functional.cross_entropy(atom_logits, end.atoms) + BOND_WEIGHT * of_pairs
+
+
+def frames(
+    end: CompleteGraphs, times: Sequence[float], laws: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[GraphBatch, list[Frame]]:
+    """The complete graphs of molecules, and what is thought of their atoms [N, c] and pairs [T, 4] at some times."""
+    tokens = Pairs(end.ptr)
+    edges = torch.stack((torch.cat((tokens.first, tokens.second)), torch.cat((tokens.second, tokens.first))))
+    number = torch.arange(edges.shape[1] // 2, device=edges.device).repeat(2)
+    graph = GraphBatch.from_edge_index(edges, len(end.atoms), edge_attr=number, ptr=end.ptr)
+    return graph, [Frame(time, *(a, p[graph.edge_attr])) for time, (a, p) in zip(times, laws, strict=True)]

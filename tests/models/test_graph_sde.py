@@ -91,7 +91,7 @@ def test_the_flow_by_signal_is_the_probability_flow_in_time(sde):
 
     with torch.no_grad():
         end = odeint(in_time, y * process.std(1.0), graph, 1.0, model.t_min, rtol=1e-6, atol=1e-6)
-        same = odeint(flow, y, graph, model._ratio(1.0), model._ratio(model.t_min), rtol=1e-6, atol=1e-6)
+        same = odeint(flow, y, graph, *model.ratios, rtol=1e-6, atol=1e-6)
     assert torch.allclose(end / process.std(model.t_min), same, atol=2e-3)
     assert float((same - y).abs().max()) > 4
 

@@ -26,6 +26,19 @@ class Padded(NamedTuple):
     visible: Tensor
 
 
+class Squares(NamedTuple):
+    """Places in molecules that have all n n pairs of their n atoms, row i n + j, one molecule after the other.
+
+    Attributes:
+        ptr: [B + 1] the bounds of the molecules' rows.
+        upper, lower: [T] the places of (i, j) and (j, i).
+    """
+
+    ptr: Tensor
+    upper: Tensor
+    lower: Tensor
+
+
 class Pairs:
     """All pairs i < j of atoms of the same molecule, once each.
 
@@ -83,3 +96,10 @@ class Pairs:
             begin + j * most + i,
             real.unsqueeze(2) & real.unsqueeze(1) & apart,
         )
+
+    @cached_property
+    def squares(self) -> Squares:
+        sizes = self.ptr.diff()
+        ptr = torch.cat([sizes.new_zeros(1), (sizes * sizes).cumsum(0)])
+        begin, n = (ptr[:-1] - self.ptr[:-1] * (sizes + 1))[self.of_pair], sizes[self.of_pair]
+        return Squares(ptr, begin + self.first * n + self.second, begin + self.second * n + self.first)
