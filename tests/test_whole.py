@@ -100,7 +100,7 @@ def test_molecules_are_read_as_they_are_drawn():
 
 
 def test_a_trained_model_needs_no_structures_and_takes_none(trained):
-    assert isinstance(trained.network, GraphDFM) and not trained.has_likelihood and not trained.has_marginals
+    assert isinstance(trained.network, GraphDFM) and trained.has_likelihood and not trained.has_marginals
     made = trained.generate(12, seed=1, steps=4, progress=False)
     again = trained.generate(12, seed=1, steps=4, batch_size=5, progress=False)
     assert len(made) == 12 and again.smiles == made.smiles and made.nll is None
@@ -129,8 +129,14 @@ def test_the_command_line_trains_and_generates(cli, capsys):
     for refused in (("--structures", "test"), ("--candidates", "2"), ("--reject",)):
         assert cli("generate", "run", "-n", "2", "-o", "no.csv", *refused) == 1
         assert "leave out --structures" in capsys.readouterr().err
-    assert cli("likelihood", "run", "-i", "mine.smi", "-o", "nll.csv") == 1
-    assert "a graph-dfm has no likelihood" in capsys.readouterr().err
+    Path("others.smi").write_text("CCO\nCCBr\nCCCCCCCCCCCCO\nCCN\n")
+    assert cli("likelihood", "run", "-i", "others.smi", "-o", "nll.csv", "--steps", "3") == 2
+    with open("nll.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["SMILES"] for row in rows] == ["CCO", "CCN"] and all(float(row["NLL"]) > 0 for row in rows)
+    assert rows[0]["method"] == "3 times, 4 draws" and rows[0]["evaluations"] == "12"
+    rejects = Path("nll.csv.rejects.csv").read_text()
+    assert "the model does not know: Br" in rejects and "size the model never makes: 13 atoms" in rejects
     for verb in (
         ("reconstruct", "run", "--structures", "train"),
         ("interpolate", "run", "CCO", "CCN", "-o", "way.svg"),

@@ -133,7 +133,7 @@ def generate(
                 f"a {trained.network.name} makes whole molecules, one a row: leave out --structures, --column, "
                 "--candidates, --choose and --reject"
             )
-        log("atoms and bonds are sampled; a model of whole molecules has no likelihood, so there is no column NLL")
+        log("atoms and bonds are sampled; NLL is left out for whole molecules, `graphgen likelihood` estimates it")
     else:
         structures = structures or "test"
         if structures in SPLITS:

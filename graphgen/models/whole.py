@@ -96,8 +96,22 @@ class WholeMoleculeModel(Model):
         Raises:
             GraphgenError: it has seen no data.
         """
-        if not bool(self.size_counts.any()):
-            raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
+        self._check_sizes()
         one_each = torch.arange(len(ids) + 1, device=ids.device)
         uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
         return draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
+
+    def log_prob_of_sizes(self, sizes: Tensor) -> Tensor:
+        """[B] float64 log-probability, nats, that :meth:`draw_sizes` gives these; -inf where training has none.
+
+        Raises:
+            GraphgenError: it has seen no data.
+        """
+        self._check_sizes()
+        counts = self.size_counts.double()
+        known = torch.where(sizes <= MOST_ATOMS, counts[sizes.clamp(max=MOST_ATOMS)], 0.0)
+        return (known / counts.sum()).log()
+
+    def _check_sizes(self) -> None:
+        if not bool(self.size_counts.any()):
+            raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")

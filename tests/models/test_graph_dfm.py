@@ -3,6 +3,7 @@ import torch
 from exact_flow import exact_posteriors, path_law
 
 from graphgen import GraphgenError
+from graphgen.likelihood import held_out_nats
 from graphgen.models import GraphDFM, load, make
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.encoded import Encoder
@@ -42,6 +43,34 @@ def fitted(data, **settings):
     model = untrained(data.vocabulary, **settings)
     model.fit_prior(data)
     return model
+
+
+# All molecules of two atoms of two types, with a law that makes atoms and bond depend on each other.
+OUTCOMES = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
+LAW = torch.rand(16, generator=torch.Generator().manual_seed(5)) ** 3 + 0.1
+LAW = LAW / LAW.sum()
+
+
+def exactly(model, law):
+    """``bind_logits`` of one who knows the law [16] of molecules of two atoms, or [M, 16] of each molecule."""
+
+    def bind(ptr):
+        def logits(t, atoms, pairs):
+            state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
+            noises = [model.atom_noise, model.atom_noise, model.pair_noise]
+            one, other, pair = exact_posteriors(OUTCOMES, law, state, t, noises)
+            return torch.stack((one, other), 1).flatten(0, 1).log(), pair.log()
+
+        return logits
+
+    return bind
+
+
+def assert_shares(whole, law):
+    """Molecules of two atoms have the law, within what so many draws can tell."""
+    count = len(whole.pairs)
+    shares = torch.bincount(whole.atoms.view(-1, 2) @ torch.tensor([8, 4]) + whole.pairs, minlength=16) / count
+    assert bool(((shares - law).abs() <= 4 * (law * (1 - law) / count).sqrt()).all())
 
 
 def drawn(model, ids, **options):
@@ -97,27 +126,9 @@ def test_corrupted_molecules_have_the_marginals_of_the_path(data, path):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("options", [{}, {"eta": 4.0, "distortion": "identity"}], ids=["plain", "eta"])
 def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options):
-    """All sixteen molecules of two atoms, with a law that makes atoms and bond depend on each other."""
-    count = 3000
     model = untrained(TWO, path=path)
-    outcomes = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
-    law = torch.rand(16, generator=torch.Generator().manual_seed(5)) ** 3 + 0.1
-    law = law / law.sum()
-
-    def exact(ptr):
-        def logits(t, atoms, pairs):
-            state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
-            noises = [model.atom_noise, model.atom_noise, model.pair_noise]
-            one, other, pair = exact_posteriors(outcomes, law, state, float(t[0]), noises)
-            return torch.stack((one, other), 1).flatten(0, 1).log(), pair.log()
-
-        return logits
-
-    model.bind_logits = exact
-    whole = model.sample(torch.arange(count), 0, torch.full((count,), 2), steps=60, **options)
-    found = whole.atoms.view(-1, 2) @ torch.tensor([8, 4]) + whole.pairs
-    shares = torch.bincount(found, minlength=16) / count
-    assert bool(((shares - law).abs() <= 4 * (law * (1 - law) / count).sqrt()).all())
+    model.bind_logits = exactly(model, LAW)
+    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, **options), LAW)
 
 
 def test_what_noise_cannot_be_is_sure_to_stay(data):
@@ -221,7 +232,7 @@ def test_training_resumes_and_the_folder_holds_the_model(data, tmp_path):
     settings = TrainSettings(epochs=4, batch_size=16, lr=1e-2, seed=3)
     model = untrained(data.vocabulary)
     records = train(model, data, tmp_path / "run", settings, progress=False)
-    assert records[-1]["valid"] < records[0]["valid"] and "nats" not in records[-1]
+    assert records[-1]["valid"] < records[0]["valid"] and records[-1]["nats"] < records[0]["nats"]
     again = load(tmp_path / "run")
     learning = data.split("train")
     assert torch.equal(again.size_counts, torch.bincount(learning.sizes, minlength=256))
@@ -242,6 +253,88 @@ def test_training_resumes_and_the_folder_holds_the_model(data, tmp_path):
     resumed = untrained(data.vocabulary, seed=9)
     train(resumed, data, tmp_path / "broken", settings, resume=True, progress=False)
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+# ---- likelihood -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sixteen():
+    """Each of OUTCOMES once."""
+    encoder = Encoder()
+    for one, other, kind in OUTCOMES.tolist():
+        atoms = (TWO.atoms[one], TWO.atoms[other])
+        encoder.add(MoleculeGraph(atoms, ((0, 1, kind - 1),) if kind else ()), f"{one}{other}{kind}")
+    return encoder.finish("sixteen").relabelled(TWO)
+
+
+def bound(model, molecules, seed=0, **options):
+    """Of each of them, by many draws."""
+    with torch.no_grad():
+        return model.log_prob(molecules.batch(torch.arange(len(molecules))), seed, **options)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_bound_of_the_exact_posterior_is_the_log_probability_of_masks_and_below_of_others(sixteen, path):
+    model = untrained(TWO, path=path)
+    model.size_counts[2], model.size_counts[5] = 3, 1
+    model.bind_logits = exactly(model, LAW)
+    found, exact = bound(model, sixteen, samples=40), LAW.log() + torch.tensor(0.75).log()
+    assert found.evaluations == 800 and torch.equal(found.atoms, torch.full((16,), 2))
+    if path == "absorbing":
+        assert bool(((found.value - exact).abs() < 4 * found.stderr + 1e-4).all())
+        assert float(LAW @ (found.value - exact)) == pytest.approx(0, abs=0.03)
+    else:
+        assert bool((found.value < exact + 4 * found.stderr).all())
+        assert -0.8 < float(LAW @ (found.value - exact)) < -0.1  # what jumps say beyond states
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
+    """Of a network that has learnt nothing, whose samples are counted; small steps, for the bound is of none."""
+    model = untrained(TWO, path=path)
+    model.size_counts[2] = 1
+    model.field.pair_out[-1].bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0])
+    count = 4000
+    made = model.sample(torch.arange(count), 5, steps=60)
+    shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
+    found = bound(model, sixteen, samples=20)
+    assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
+    assert (0.9 if path == "absorbing" else 0.35) < float(found.value.exp().sum()) < 1.05  # and not far below
+
+
+def test_other_seeds_give_the_same_but_for_their_error(sixteen):
+    model = untrained(TWO)
+    model.size_counts[2] = 1
+    many = bound(model, sixteen, samples=40)
+    few = torch.stack([bound(model, sixteen, seed, steps=2).value for seed in range(1, 101)])
+    assert bool(((few.mean(0) - many.value).abs() < 4 * (few.std(0) / 10 + many.stderr)).all())
+    assert bool(few.std(0).gt(0).all())
+    batch = sixteen.batch([3, 9])
+    once = bound(model, sixteen, 4).value
+    with torch.no_grad():
+        assert torch.allclose(model.log_prob(batch, 4).value, once[[3, 9]], atol=1e-4)
+
+
+def test_the_bound_has_a_gradient_and_knows_sizes(data):
+    for path in PATHS:
+        model = fitted(data, path=path)
+        value = model.log_prob(data.batch([0, 1, 2, 3]), 1).value
+        value.sum().backward()
+        assert all(bool(x.grad.isfinite().all()) for x in model.parameters())
+        assert bool(model.field.atom_out.weight.grad.any())
+    extreme = fitted(data, path="uniform")
+    extreme.times = lambda batch, *_: torch.full((batch.graph.num_graphs,), 1 - 2.0**-24)  # v of 2^-24: the very end
+    assert bool(bound(extreme, data.take([0, 1]), steps=1).value.isfinite().all())
+    encoder = Encoder()
+    encoder.add(MoleculeGraph((("C", 0),), ()), "C")
+    encoder.add(MoleculeGraph((("O", 0),), ()), "O")
+    lone = encoder.finish("lone").relabelled(data.vocabulary)
+    assert bool(bound(model, lone).value.isneginf().all())
+    with pytest.raises(GraphgenError, match="never makes molecules of these sizes"):
+        held_out_nats(model, lone, progress=False)
+    with pytest.raises(GraphgenError, match="does not know how large"):
+        bound(untrained(data.vocabulary), data)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
