@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rdkit import Chem
 
 import graphgen
 from graphgen import GraphgenError
@@ -16,6 +17,7 @@ from graphgen.compat.guacamol import Generator
 from graphgen.follow import follow
 from graphgen.generate import generate_whole
 from graphgen.models import GraphDFM
+from graphgen.molecules.codec import encode_scaffold
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.sampled import sampled
@@ -144,6 +146,41 @@ def test_the_command_line_trains_and_generates(cli, capsys):
     ):
         assert cli(*verb) == 1
         assert "a graph-dfm has no latent space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("smiles", ["c1ccccc1", "CC(=O)N", "C[N+](C)(C)C", "C=O.CC"])
+def test_molecules_are_made_around_a_scaffold(trained, smiles):
+    trained.network.field.pair_out[-1].bias.data += torch.tensor([5.0, 0.0, -5.0, -5.0])  # or valences are too many
+    made = trained.generate(40, steps=4, scaffold=smiles, batch_size=16, progress=False)
+    graph = encode_scaffold(smiles)
+    query = Chem.MolFromSmiles(smiles)
+    Chem.Kekulize(query, clearAromaticFlags=True)
+    names = trained.vocabulary.names
+    first = [names[trained.vocabulary.index(*atom)] for atom in graph.atoms]
+    assert all(row.split()[: len(first)] == first for row in made.columns["atoms"])
+    found = [molecule for molecule in made.mols if molecule is not None]
+    assert len(found) >= 5
+    for molecule in found:
+        Chem.Kekulize(molecule, clearAromaticFlags=True)
+        # Of a ring the other Kekulé form may be written.
+        forms = [query, *Chem.ResonanceMolSupplier(query, Chem.KEKULE_ALL)]
+        assert any(molecule.HasSubstructMatch(form) for form in forms)
+
+
+def test_a_scaffold_that_cannot_be_is_one_line(cli, capsys):
+    for smiles, message in (
+        ("CC(", "scaffold 'CC(': not a SMILES"),
+        ("C[Si]C", "scaffold 'C[Si]C': radical"),
+        ("CBr", "scaffold: has atoms Br, which the model does not know"),
+        ("C" * 9, "a scaffold of 9 atoms is larger than any training molecule (7 atoms at most)"),
+    ):
+        assert cli("generate", "run", "-n", "2", "-o", "no.csv", "--scaffold", smiles) == 1
+        assert message in capsys.readouterr().err
+    assert cli("generate", "run", "-n", "3", "-o", "amides.csv", "--scaffold", "CC(=O)N", "--steps", "3") == 0
+    with open("amides.csv") as file:
+        assert all(row["atoms"].startswith("C C O N") for row in csv.DictReader(file))
+    before = Path("amides.csv").read_bytes()
+    assert cli("generate", "--config", "amides.csv.config.toml") == 0 and Path("amides.csv").read_bytes() == before
 
 
 class Pieces:

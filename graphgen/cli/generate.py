@@ -24,7 +24,18 @@ from graphgen.cli.common import (
 )
 from graphgen.cli.config import Config, write_config
 
-_OF_THE_SAMPLER = ("steps", "temperature", "sampler", "corrections", "snr", "eta", "epsilon", "denoise", "distortion")
+_OF_THE_SAMPLER = (
+    "steps",
+    "temperature",
+    "sampler",
+    "corrections",
+    "snr",
+    "eta",
+    "epsilon",
+    "denoise",
+    "distortion",
+    "scaffold",
+)
 
 
 def generate(
@@ -81,6 +92,12 @@ def generate(
     distortion: Annotated[
         str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
     ] = None,
+    scaffold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SMILES", help="graph-dfm: what every molecule contains; fragments by dots are joined as it falls."
+        ),
+    ] = None,
     candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
     choose: Annotated[
         str, typer.Option(help="Of the candidates: likeliest, weighted (by probability) or first.")
@@ -107,6 +124,7 @@ def generate(
       graphgen generate qm9-cnf -n 1000 -o out.smi
       graphgen generate runs/qm9 -n 500 -o out.sdf.gz --structures mine.smi --seed 7
       graphgen generate runs/qm9 -n 1000 -o out.csv --candidates 4 --reject
+      graphgen generate runs/dfm -n 100 -o pyridines.csv --scaffold c1ccncc1
       graphgen generate --config out.csv.config.toml
     """
     import graphgen

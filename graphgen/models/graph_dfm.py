@@ -22,8 +22,9 @@ from graphgen.models.log_prob import LogProb
 from graphgen.models.whole import BOND_WEIGHT, WholeMoleculeModel
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.scaffold import Decided
 from graphgen.molecules.trajectory import Frame
-from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
 from graphgen.solvers import discrete_flow
@@ -187,6 +188,7 @@ class GraphDFM(WholeMoleculeModel):
         eta: float = 0.0,
         temperature: float = 1.0,
         distortion: str = "polydec",
+        scaffold: MoleculeGraph | None = None,
     ) -> CompleteGraphs:
         """Whole molecules: carry noise along the flow.
 
@@ -197,15 +199,20 @@ class GraphDFM(WholeMoleculeModel):
             eta: rate of jumps in detailed balance, which change no law but let later tokens correct earlier ones.
             temperature: the ends are drawn from ``softmax(logits / temperature)``; above 0.
             distortion: how t grows over the steps, "polydec" (t = 2 u - u^2: ever shorter steps) or "identity".
+            scaffold: a part that every molecule contains, bonds and their absence included, as its first atoms. Its
+                tokens are what they are from t = 0 on, and sizes are drawn from those that have room. With a mask the
+                field knows them decided, and the rest has the law of the data given them as far as its posterior is
+                right; with other noise it cannot tell them from noise early on, and the law is an approximation.
 
         Returns:
             The same molecule of the same (seed, id) in any batch, but for labels drawn so close to the border of two
             that the field's rounding decides, see :class:`~graphgen.fields.PairField`.
 
         Raises:
-            GraphgenError: an option out of range.
+            GraphgenError: an option out of range, or a scaffold with an atom type that the model does not know or
+                larger than any training molecule (or than the sizes).
         """
-        return self._carry(ids, seed, sizes, steps, eta, temperature, distortion, lambda *_: None)
+        return self._carry(ids, seed, sizes, steps, eta, temperature, distortion, scaffold, lambda *_: None)
 
     def trajectory(
         self, ids: Tensor, seed: int, times: Sequence[float], steps: int = 100
@@ -218,8 +225,12 @@ class GraphDFM(WholeMoleculeModel):
         Returns:
             The complete graphs, and a frame for each time: the posterior then, and at 1 the molecule itself.
         """
-        seen: dict[int, tuple[Tensor, Tensor]] = {}
-        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", lambda step, *law: seen.update({step: law}))
+        seen: dict[int, tuple[Tensor, ...]] = {}
+
+        def watch(step: int, *law: Tensor) -> None:
+            seen[step] = law
+
+        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", None, watch)
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
@@ -240,6 +251,7 @@ class GraphDFM(WholeMoleculeModel):
         eta: float,
         temperature: float,
         distortion: str,
+        scaffold: MoleculeGraph | None,
         watch: Callable[[int, Tensor, Tensor], object],
     ) -> CompleteGraphs:
         if distortion not in discrete_flow.CLOCKS:
@@ -249,9 +261,13 @@ class GraphDFM(WholeMoleculeModel):
                 f"steps ({steps}) must be at least 1, eta ({eta}) 0 or more, and the temperature ({temperature}) of a "
                 f"{self.name} above 0"
             )
-        sizes = self.draw_sizes(ids, seed) if sizes is None else sizes
+        scaffold = scaffold or MoleculeGraph((), ())
+        least = len(scaffold.atoms)
+        sizes = self.draw_sizes(ids, seed, least) if sizes is None else sizes
+        if bool((sizes < least).any()):
+            raise GraphgenError(f"a scaffold of {least} atoms has no room in molecules of {int(sizes.min())}")
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        begins = Pairs(ptr).pair_ptr
+        begins, decided = Pairs(ptr).pair_ptr, Decided.by(scaffold, ptr, self.vocabulary)
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def drawn(law: Tensor, bounds: Tensor, stream: Stream, step: int = 0) -> Tensor:
@@ -260,6 +276,7 @@ class GraphDFM(WholeMoleculeModel):
         logits, clock = self.bind_logits(ptr), discrete_flow.CLOCKS[distortion]
         atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
         pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
+        atoms, pairs = decided.hold(atoms, pairs)
         for step in range(steps):
             t, end = clock(step / steps), clock((step + 1) / steps)
             found = logits(torch.full((len(ids),), t, dtype=self.dtype, device=ids.device), atoms, pairs)
@@ -269,6 +286,7 @@ class GraphDFM(WholeMoleculeModel):
             pair_law = discrete_flow.transition(pairs, pair_law, t, end, pair_noise, eta)
             atoms = drawn(atom_law, ptr, Stream.STEP, step)
             pairs = drawn(pair_law, begins, Stream.PAIR_STEP, step)
+            atoms, pairs = decided.hold(atoms, pairs)
         return CompleteGraphs(ptr, atoms, pairs)
 
 

@@ -90,16 +90,23 @@ class WholeMoleculeModel(Model):
         for share, counts in ((self.atom_shares, atoms), (self.pair_shares, pairs)):
             share.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
 
-    def draw_sizes(self, ids: Tensor, seed: int) -> Tensor:
-        """[B] int64 numbers of atoms, with the shares of the training data.
+    def draw_sizes(self, ids: Tensor, seed: int, least: int = 0) -> Tensor:
+        """[B] int64 numbers of atoms, with the shares of the training data's molecules of at least so many.
 
         Raises:
-            GraphgenError: it has seen no data.
+            GraphgenError: it has seen no data, or none so large.
         """
         self._check_sizes()
+        counts = self.size_counts.double()
+        if not bool(counts[least:].any()):
+            raise GraphgenError(
+                f"a scaffold of {least} atoms is larger than any training molecule "
+                f"({int(self.size_counts.nonzero().max())} atoms at most); take a smaller one"
+            )
+        counts[:least] = 0
         one_each = torch.arange(len(ids) + 1, device=ids.device)
         uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
-        return draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
+        return draw(counts.expand(len(ids), -1), uniform.squeeze(1))
 
     def log_prob_of_sizes(self, sizes: Tensor) -> Tensor:
         """[B] float64 log-probability, nats, that :meth:`draw_sizes` gives these; -inf where training has none.

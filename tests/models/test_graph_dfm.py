@@ -58,7 +58,8 @@ def exactly(model, law):
         def logits(t, atoms, pairs):
             state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
             noises = [model.atom_noise, model.atom_noise, model.pair_noise]
-            one, other, pair = exact_posteriors(OUTCOMES, law, state, t, noises)
+            # A token that is decided from the start is no mask at t = 0.
+            one, other, pair = exact_posteriors(OUTCOMES, law, state, t.clamp(min=1e-6), noises)
             return torch.stack((one, other), 1).flatten(0, 1).log(), pair.log()
 
         return logits
@@ -71,6 +72,12 @@ def assert_shares(whole, law):
     count = len(whole.pairs)
     shares = torch.bincount(whole.atoms.view(-1, 2) @ torch.tensor([8, 4]) + whole.pairs, minlength=16) / count
     assert bool(((shares - law).abs() <= 4 * (law * (1 - law) / count).sqrt()).all())
+
+
+# An atom of the second type first; the law given that.
+HALF = MoleculeGraph((TWO.atoms[1],), ())
+GIVEN_HALF = torch.where(OUTCOMES[:, 0] == 1, LAW, 0.0)
+GIVEN_HALF = GIVEN_HALF / GIVEN_HALF.sum()
 
 
 def drawn(model, ids, **options):
@@ -129,6 +136,35 @@ def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
     assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, **options), LAW)
+
+
+@pytest.mark.parametrize(("path", "law"), [("absorbing", LAW), *((path, GIVEN_HALF) for path in PATHS)])
+def test_with_a_scaffold_samples_have_the_law_given_it(path, law):
+    """Of one who is told, or who sees it since noise is a mask."""
+    model = untrained(TWO, path=path)
+    model.bind_logits = exactly(model, law)
+    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, scaffold=HALF)
+    assert bool((whole.atoms[::2] == 1).all())
+    assert_shares(whole, GIVEN_HALF)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_molecule_contains_the_scaffold(data, path):
+    model = fitted(data, path=path)
+    scaffold = MoleculeGraph((("O", 0), ("C", 0), ("C", 0), ("C", 0)), ((0, 1, 1), (1, 2, 0)))
+    made = drawn(model, range(60), eta=1.0, scaffold=scaffold)
+    assert {len(molecule.atoms) for molecule in made} == {4, 5, 6}
+    for molecule in made:
+        assert molecule.atoms[:4] == scaffold.atoms
+        assert tuple(bond for bond in molecule.bonds if bond[1] < 4) == scaffold.bonds
+    assert len(set(made)) > 20
+    parts = [drawn(model, part, eta=1.0, scaffold=scaffold) for part in torch.arange(60).split(7)]
+    assert [molecule for part in parts for molecule in part] == made
+    # Given in the other direction, a bond is the same; given whole, nothing is left to draw.
+    turned = scaffold._replace(bonds=((1, 0, 1), (1, 2, 0)))
+    assert drawn(model, range(60), eta=1.0, scaffold=turned) == made
+    full = MoleculeGraph((("C", 0),) * 6, tuple((i, i + 1, 0) for i in range(5)))
+    assert set(drawn(model, range(5), scaffold=full)) == {full}
 
 
 def test_what_noise_cannot_be_is_sure_to_stay(data):
@@ -355,6 +391,14 @@ def test_settings_and_options_are_checked(data):
     for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}):
         with pytest.raises(GraphgenError, match=next(iter(options))):
             model.sample(torch.arange(2), 0, **options)
+    for atoms, message in (
+        ((("N", 1),), r"atoms N\+, which the model does not know; it knows C, O"),
+        ((("C", 0),) * 7, r"a scaffold of 7 atoms is larger than any training molecule \(6 atoms"),
+    ):
+        with pytest.raises(GraphgenError, match=message):
+            model.sample(torch.arange(2), 0, scaffold=MoleculeGraph(atoms, ()))
+    with pytest.raises(GraphgenError, match="a scaffold of 2 atoms has no room in molecules of 1"):
+        model.sample(torch.arange(1), 0, torch.tensor([1]), scaffold=MoleculeGraph((("C", 0),) * 2, ()))
     encoder = Encoder()
     encoder.add(MoleculeGraph((("C", 0),) * 300, tuple((i, i + 1, 0) for i in range(299))), "C" * 300)
     with pytest.raises(GraphgenError, match="a molecule of 300 atoms.* at most 255"):
