@@ -260,6 +260,8 @@ def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, d
 
     Of those, molecules that the model never makes are left out, for one of them would hide all others.
     """
+    if not len(held_out):
+        return {"valid": math.nan}
     loss, atoms, nats, counted = 0.0, 0, 0.0, 0
     for indices in torch.arange(min(len(held_out), _VALID_MOLECULES)).split(settings.batch_size):
         batch = held_out.batch(indices, device)
@@ -270,5 +272,5 @@ def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, d
             possible = ~bound.value.isneginf()
             nats -= float(bound.value[possible].sum())
             counted += int(bound.atoms[possible].sum())
-    found = {"valid": loss / atoms if atoms else math.nan}
+    found = {"valid": loss / atoms}
     return found | {"nats": nats / counted} if counted else found

@@ -16,6 +16,7 @@ from graphgen.cli.main import main
 from graphgen.compat.guacamol import Generator
 from graphgen.follow import follow
 from graphgen.generate import generate_whole
+from graphgen.metrics.properties import mw
 from graphgen.models import GraphDFM
 from graphgen.molecules.codec import encode_scaffold
 from graphgen.molecules.complete import CompleteGraphs
@@ -181,6 +182,37 @@ def test_a_scaffold_that_cannot_be_is_one_line(cli, capsys):
         assert all(row["atoms"].startswith("C C O N") for row in csv.DictReader(file))
     before = Path("amides.csv").read_bytes()
     assert cli("generate", "--config", "amides.csv.config.toml") == 0 and Path("amides.csv").read_bytes() == before
+
+
+def test_properties_are_learnt_and_asked_for(cli, capsys):
+    train = ("train", "-i", "mine.smi", "-m", "graph-dfm", "--epochs", "1", *SMALL)
+    assert cli(*train, "-o", "no", "--conditions", "qed,colour") == 1
+    assert "property 'colour': there are qed, logp, sa, mw" in capsys.readouterr().err
+    assert cli(*train, "-o", "asked", "--conditions", "mw,logp") == 0
+    assert cli("train", "--config", "asked/config.toml", "-o", "again") == 0
+    for name in ("asked", "again"):
+        assert graphgen.load(name).network.settings["conditions"] == ["mw", "logp"]
+    learnt = graphgen.load("asked").network.conditions
+    train_split = graphgen.load("asked").data().split("train")
+    weights = [mw(train_split.smiles(i)) for i in range(len(train_split))]
+    assert float(learnt.mean[0]) == pytest.approx(sum(weights) / len(weights))
+    capsys.readouterr()
+    generate = ("generate", "asked", "-n", "20", "-o", "asked.csv", "--steps", "3")
+    assert cli(*generate, "--condition", "mw=60,logp=0", "--guidance", "2") == 0
+    printed = capsys.readouterr().out
+    assert "mw" in printed and "logp" in printed and "60" in printed
+    first = Path("asked.csv").read_bytes()
+    assert cli("generate", "--config", "asked.csv.config.toml") == 0 and Path("asked.csv").read_bytes() == first
+    for wrong, message in (
+        (("--condition", "qed=0.9"), "condition qed: the model was not trained to be asked for it; it knows mw, logp"),
+        (("--condition", "mw"), "condition 'mw': give values as in"),
+        (("--condition", "tall=3"), "property 'tall': there are"),
+        (("--guidance", "2"), "without a condition"),
+    ):
+        assert cli(*generate, *wrong) == 1
+        assert message in capsys.readouterr().err
+    assert cli("generate", "run", "-n", "2", "-o", "no.csv", "--condition", "mw=60") == 1
+    assert "was trained without conditions" in capsys.readouterr().err
 
 
 class Pieces:

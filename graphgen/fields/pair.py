@@ -38,6 +38,7 @@ class PairField(nn.Module):
         layers: rounds.
         heads: of the attention; they divide ``hidden``.
         walk: steps of the longest walk.
+        conditions: p, numbers that a molecule may be asked to have.
 
     Raises:
         ValueError: heads that do not divide the width.
@@ -55,6 +56,7 @@ class PairField(nn.Module):
         layers: int = 5,
         heads: int = 4,
         walk: int = 6,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         if hidden % heads:
@@ -65,7 +67,9 @@ class PairField(nn.Module):
         self.pair = nn.Embedding(pair_states, pair_hidden)
         self.atom_in = nn.Linear(1 + walk, hidden)
         self.pair_in = nn.Linear(walk, pair_hidden, bias=False)
-        self.time = nn.Sequential(nn.Linear(2, hidden), nn.SiLU(), nn.Linear(hidden, hidden + pair_hidden, bias=False))
+        self.conditions = conditions
+        times = nn.Linear(2 + 2 * conditions, hidden)
+        self.time = nn.Sequential(times, nn.SiLU(), nn.Linear(hidden, hidden + pair_hidden, bias=False))
         self.layers = nn.ModuleList(PairLayer(hidden, pair_hidden, heads) for _ in range(layers))
         self.atom_out = NormLinear(hidden, atom_types)
         self.pair_out = nn.Sequential(
@@ -75,12 +79,14 @@ class PairField(nn.Module):
         orders[: len(PAIR_TYPES)] = torch.arange(len(PAIR_TYPES))
         self.register_buffer("orders", orders, persistent=False)
 
-    def bind(self, ptr: Tensor) -> PairFunction:
+    def bind(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
         """The field on molecules of these sizes.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``; its pairs are laid out as
                 :class:`~graphgen.ops.Pairs` has them.
+            asked: [B, 2 p] the numbers asked for, of mean 0 and deviation 1, then for each a 1; both 0 where it is not
+                asked for. None asks for nothing.
 
         Returns:
             ``(t [B], atoms [N] int64, pairs [T] int64) -> logits [N, c] and [T, 4]`` in the dtype of the weights; of
@@ -88,11 +94,13 @@ class PairField(nn.Module):
             weights and the probabilities.
         """
         pairs = Pairs(ptr)
-        log_sizes = pairs.ptr.diff().clamp(min=1).log()
+        log_sizes = pairs.ptr.diff().clamp(min=1).log().unsqueeze(1)
 
         def field(t: Tensor, atoms: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
             valence, returns, walks = self._features(kinds, pairs)
-            node_clock, pair_clock = self.time(torch.stack((t, log_sizes.to(t.dtype)), 1)).split(self.widths, 1)
+            nothing = t.new_zeros(len(t), 2 * self.conditions)
+            known = torch.cat((t.unsqueeze(1), log_sizes.to(t.dtype), nothing if asked is None else asked), 1)
+            node_clock, pair_clock = self.time(known).split(self.widths, 1)
             h = _look_up(self.atom.weight, atoms) + self.atom_in(torch.cat((valence / 4, returns), 1))
             e = _look_up(self.pair.weight, kinds) + self.pair_in(walks)
             h, e = h + node_clock[pairs.of_atom], e + pair_clock[pairs.of_pair]

@@ -8,7 +8,8 @@ log(1 + t / ((1 - t) noise(x))) to the logit of x, which the field need not lear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
+from graphgen.models.conditions import Conditions
 from graphgen.models.log_prob import LogProb
 from graphgen.models.whole import BOND_WEIGHT, WholeMoleculeModel
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
-from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.molecules.scaffold import Decided
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
@@ -41,9 +43,10 @@ class GraphDFM(WholeMoleculeModel):
         path: the noise that labels come from: "marginal" (each as often as in the training data), "uniform", or
             "absorbing" (a mask state, from which a token jumps once).
         hidden, pair_hidden, layers, heads: size of the :class:`~graphgen.fields.PairField`.
+        conditions: names of properties that samples can be asked to have; the training data must have these.
 
     Raises:
-        GraphgenError: an unknown path, or heads that do not divide the width.
+        GraphgenError: an unknown path, heads that do not divide the width, or a property named twice.
     """
 
     name = "graph-dfm"
@@ -56,6 +59,7 @@ class GraphDFM(WholeMoleculeModel):
         pair_hidden: int = 48,
         layers: int = 5,
         heads: int = 4,
+        conditions: Sequence[str] = (),
     ) -> None:
         if path not in PATHS:
             raise GraphgenError(f"path {path!r}: choose one of {', '.join(PATHS)}")
@@ -67,7 +71,9 @@ class GraphDFM(WholeMoleculeModel):
             pair_hidden=pair_hidden,
             layers=layers,
             heads=heads,
+            conditions=list(conditions),
         )
+        self.conditions = Conditions(conditions) if conditions else None
 
     @property
     def atom_noise(self) -> Tensor:
@@ -88,13 +94,19 @@ class GraphDFM(WholeMoleculeModel):
 
     # ---- the posterior ----------------------------------------------------------------------------------------------
 
-    def bind_logits(self, ptr: Tensor) -> PairFunction:
+    def fit_prior(self, data: EncodedMolecules) -> None:
+        super().fit_prior(data)
+        if self.conditions is not None:
+            self.conditions.fit(data)
+
+    def bind_logits(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
         """``(t [B], atoms [N], pairs [T]) -> [N, c], [T, 4]``: log-probabilities (up to a constant) of the ends.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``.
+            asked: [B, 2 p] as :class:`~graphgen.fields.PairField` has it; None asks for nothing.
         """
-        field, tokens = self.field.bind(ptr), Pairs(ptr)
+        field, tokens = self.field.bind(ptr, asked), Pairs(ptr)
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,13 +123,17 @@ class GraphDFM(WholeMoleculeModel):
     def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
         """Cross-entropy of the ends at a random point of the path, nats: per atom, plus 5 times that per pair.
 
+        Each property of a molecule is shown with probability 1/2, or none at all with 1/10, so that one field learns
+        to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022).
+
         Args:
             seed, step: of the noise; the same pair gives the same loss.
         """
         end = CompleteGraphs.of(batch)
         t = self.times(batch, seed, step)
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
-        atom_logits, pair_logits = self.bind_logits(end.ptr)(t, atoms, pairs)
+        shown = None if self.conditions is None else self.conditions.of_batch(batch, seed, step, self.dtype)
+        atom_logits, pair_logits = self.bind_logits(end.ptr, shown)(t, atoms, pairs)
         of_pairs = nn.functional.cross_entropy(pair_logits, end.pairs, reduction="sum") / max(len(end.pairs), 1)
         return nn.functional.cross_entropy(atom_logits, end.atoms) + BOND_WEIGHT * of_pairs
 
@@ -189,6 +205,8 @@ class GraphDFM(WholeMoleculeModel):
         temperature: float = 1.0,
         distortion: str = "polydec",
         scaffold: MoleculeGraph | None = None,
+        condition: Mapping[str, float] | None = None,
+        guidance: float = 1.0,
     ) -> CompleteGraphs:
         """Whole molecules: carry noise along the flow.
 
@@ -203,6 +221,10 @@ class GraphDFM(WholeMoleculeModel):
                 tokens are what they are from t = 0 on, and sizes are drawn from those that have room. With a mask the
                 field knows them decided, and the rest has the law of the data given them as far as its posterior is
                 right; with other noise it cannot tell them from noise early on, and the law is an approximation.
+            condition: values that are asked of some of the model's properties.
+            guidance: w; with the posterior that knows what is asked and the one that does not, the ends are drawn from
+                asked^w free^(1 - w), normalised (Nisonoff et al. 2024): at 1 asked alone, above 1 more than asked,
+                at 0 free. Where both count, a step takes two field evaluations.
 
         Returns:
             The same molecule of the same (seed, id) in any batch, but for labels drawn so close to the border of two
@@ -210,9 +232,41 @@ class GraphDFM(WholeMoleculeModel):
 
         Raises:
             GraphgenError: an option out of range, or a scaffold with an atom type that the model does not know or
-                larger than any training molecule (or than the sizes).
+                larger than any training molecule (or than the sizes), or a condition that the model does not know.
         """
-        return self._carry(ids, seed, sizes, steps, eta, temperature, distortion, scaffold, lambda *_: None)
+        asked = self._asked(condition or {}, guidance, len(ids))
+        return self._carry(
+            ids, seed, sizes, steps, eta, temperature, distortion, scaffold, asked, guidance, lambda *_: None
+        )
+
+    def _asked(self, condition: Mapping[str, float], guidance: float, molecules: int) -> Tensor | None:
+        if not 0 <= guidance < math.inf:
+            raise GraphgenError(f"guidance ({guidance}) must be 0 or more")
+        if not condition:
+            if guidance != 1:
+                raise GraphgenError(f"guidance ({guidance}) without a condition has nothing to guide to; give one")
+            return None
+        if self.conditions is None:
+            raise GraphgenError(
+                f"this {self.name} was trained without conditions, so it cannot be asked for {', '.join(condition)}; "
+                "train one with --conditions"
+            )
+        return self.conditions.asked(condition, molecules, self.dtype)
+
+    def _bind_guided(self, ptr: Tensor, asked: Tensor | None, guidance: float) -> PairFunction:
+        """As :meth:`bind_logits`, of asked^guidance free^(1 - guidance)."""
+        if asked is None or guidance == 0:
+            return self.bind_logits(ptr)
+        if guidance == 1:
+            return self.bind_logits(ptr, asked)
+        free, told = self.bind_logits(ptr), self.bind_logits(ptr, asked)
+
+        def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+            both = zip(free(t, atoms, pairs), told(t, atoms, pairs), strict=True)
+            of_atoms, of_pairs = (one + guidance * (other - one) for one, other in both)
+            return of_atoms, of_pairs
+
+        return logits
 
     def trajectory(
         self, ids: Tensor, seed: int, times: Sequence[float], steps: int = 100
@@ -230,7 +284,7 @@ class GraphDFM(WholeMoleculeModel):
         def watch(step: int, *law: Tensor) -> None:
             seen[step] = law
 
-        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", None, watch)
+        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", None, None, 1.0, watch)
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
@@ -252,6 +306,8 @@ class GraphDFM(WholeMoleculeModel):
         temperature: float,
         distortion: str,
         scaffold: MoleculeGraph | None,
+        asked: Tensor | None,
+        guidance: float,
         watch: Callable[[int, Tensor, Tensor], object],
     ) -> CompleteGraphs:
         if distortion not in discrete_flow.CLOCKS:
@@ -273,7 +329,7 @@ class GraphDFM(WholeMoleculeModel):
         def drawn(law: Tensor, bounds: Tensor, stream: Stream, step: int = 0) -> Tensor:
             return discrete_flow.draw(law, ops.uniform(bounds, 1, seed, stream, step, ids).squeeze(1))
 
-        logits, clock = self.bind_logits(ptr), discrete_flow.CLOCKS[distortion]
+        logits, clock = self._bind_guided(ptr, asked, guidance), discrete_flow.CLOCKS[distortion]
         atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
         pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
         atoms, pairs = decided.hold(atoms, pairs)

@@ -28,7 +28,8 @@ class WholeMoleculeModel(Model):
     Args:
         vocabulary: the atom types.
         extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
-        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` make the :class:`~graphgen.fields.PairField`.
+        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
+            :class:`~graphgen.fields.PairField`.
 
     Attributes:
         size_counts: [256] int64, how many training molecules have so many atoms.
@@ -58,6 +59,7 @@ class WholeMoleculeModel(Model):
             settings["pair_hidden"],
             settings["layers"],
             heads,
+            conditions=len(settings["conditions"]),
         )
         self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
         self.register_buffer("atom_shares", torch.full((types,), 1 / types))

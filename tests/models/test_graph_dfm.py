@@ -54,7 +54,7 @@ LAW = LAW / LAW.sum()
 def exactly(model, law):
     """``bind_logits`` of one who knows the law [16] of molecules of two atoms, or [M, 16] of each molecule."""
 
-    def bind(ptr):
+    def bind(ptr, asked=None):
         def logits(t, atoms, pairs):
             state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
             noises = [model.atom_noise, model.atom_noise, model.pair_noise]
@@ -246,7 +246,7 @@ def test_it_learns_what_the_molecules_have_in_common(data):
         with torch.no_grad():
             return sum(float(model.loss(batch, 1, step)) for step in range(8)) / 8
 
-    def alone(ptr):
+    def alone(ptr, asked):
         """What a token's own state says, and how common labels are."""
         laws = model.atom_noise.log(), model.pair_noise.log()
         return lambda t, *states: tuple(law.expand(len(x), -1) for law, x in zip(laws, states, strict=True))
@@ -371,6 +371,131 @@ def test_the_bound_has_a_gradient_and_knows_sizes(data):
         held_out_nats(model, lone, progress=False)
     with pytest.raises(GraphgenError, match="does not know how large"):
         bound(untrained(data.vocabulary), data)
+
+
+# ---- conditions -----------------------------------------------------------------------------------------------------
+
+
+def asked_for(model, law, other):
+    """``bind_logits`` of one who knows that molecules have ``law`` where nothing is asked, and ``other`` if it is."""
+    free, told = exactly(model, law), exactly(model, other)
+    return lambda ptr, asked=None: free(ptr) if asked is None or not bool(asked[:, 1].any()) else told(ptr)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_with_exact_posteriors_what_is_asked_is_made(path):
+    model = untrained(TWO, path=path, conditions=["kind"])
+    other = LAW.flip(0)
+    model.bind_logits = asked_for(model, LAW, other)
+    ids, sizes = torch.arange(3000), torch.full((3000,), 2)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}), other)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}, guidance=0.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60), LAW)
+
+
+def test_guidance_is_the_product_of_powers():
+    """Of one step from noise, which draws every token alone: asked^w free^(1 - w)."""
+    model = untrained(TWO, path="absorbing", conditions=["kind"])
+    free, told = torch.tensor([0.7, 0.3]), torch.tensor([0.4, 0.6])
+
+    def bind(ptr, asked=None):
+        law = free if asked is None else told
+        return lambda t, atoms, pairs: (law.log().expand(len(atoms), -1), torch.zeros(len(pairs), 4))
+
+    model.bind_logits = bind
+    sizes = torch.full((4000,), 2)
+    for weight in (0.5, 1.0, 3.0):
+        made = model.sample(torch.arange(4000), 0, sizes, steps=1, condition={"kind": 1.0}, guidance=weight)
+        expected = told**weight * free ** (1 - weight)
+        expected = expected / expected.sum()
+        found = float((made.atoms == 1).float().mean())
+        assert found == pytest.approx(float(expected[1]), abs=4 * (0.25 / 8000) ** 0.5)
+
+
+def oxygens(data):
+    """Chains, and what is asked: their length; the last has none."""
+    values = torch.stack((data.sizes.double(), torch.arange(len(data)).double()), 1)
+    values[-1, 0] = torch.nan
+    return data.with_properties(["length", "row"], values)
+
+
+def test_what_is_absent_changes_nothing(data):
+    plain = fitted(data)
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    weights = plain.state_dict()
+    widened = torch.cat((weights["field.time.0.weight"], torch.ones(16, 4)), 1)
+    taken = {name: weights.get(name, value) for name, value in model.state_dict().items()}
+    model.load_state_dict(taken | {"field.time.0.weight": widened})
+    assert drawn(model, range(20)) == drawn(plain, range(20))
+    model.fit_prior(oxygens(data))
+    assert drawn(model, range(20)) == drawn(plain, range(20))
+    assert drawn(model, range(20), condition={"length": 9.0}) != drawn(plain, range(20))
+    batch = oxygens(data).batch(range(10))
+    assert torch.equal(model.log_prob(batch, 1).value, plain.log_prob(data.batch(range(10)), 1).value)
+
+
+def test_properties_are_standardised_and_dropped(data, tmp_path):
+    with_values = oxygens(data)
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    model.fit_prior(with_values)
+    length = data.sizes[:-1].double()
+    assert torch.allclose(model.conditions.mean, torch.stack((length.mean(), torch.tensor(29.5).double())))
+    assert float(model.conditions.deviation[0]) == pytest.approx(float(length.std(correction=0)))
+    told = model.conditions.asked({"row": 29.5}, 3, torch.float32)
+    assert torch.equal(told, torch.tensor([[0.0, 0.0, 0.0, 1.0]]).expand(3, -1))
+    batch = with_values.batch(torch.arange(59))
+    shown = torch.stack([model.conditions.of_batch(batch, 1, step, torch.float32)[:, 2:] for step in range(200)])
+    assert float(shown.mean()) == pytest.approx(0.45, abs=0.02)
+    both = float((shown.sum(2) == 0).float().mean())
+    assert both == pytest.approx(0.1 + 0.9 * 0.25, abs=0.02)
+    assert float(model.conditions.of_batch(with_values.batch([59]), 1, 0, torch.float32)[0, [0, 2]].abs().sum()) == 0
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert drawn(again, range(9), condition={"row": 3.0}) == drawn(model, range(9), condition={"row": 3.0})
+
+
+def test_training_makes_the_condition_matter():
+    """Molecules of one atom, whose type is what is asked."""
+    encoder = Encoder()
+    for k in range(40):
+        encoder.add(MoleculeGraph(((("C", "O")[k % 2], 0),), ()), "CO"[k % 2] + str(k))
+    data = encoder.finish("atoms")
+    data = data.with_properties(["oxygens"], torch.arange(40).remainder(2).double().unsqueeze(1))
+    model = fitted(data, conditions=["oxygens"])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(60):
+        optimizer.zero_grad()
+        model.loss(data.batch(range(40)), 0, step).backward()
+        optimizer.step()
+
+    def share(**options):
+        return float((model.sample(torch.arange(300), 1, steps=8, **options).atoms == 1).float().mean())
+
+    assert data.vocabulary.names[1] == "O"
+    assert share(condition={"oxygens": 1.0}) > 0.9 and share(condition={"oxygens": 0.0}) < 0.1
+    assert 0.35 < share() < 0.65
+    assert share(condition={"oxygens": 1.0}, guidance=2.0) >= share(condition={"oxygens": 1.0})
+
+
+def test_conditions_are_checked(data):
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    with pytest.raises(GraphgenError, match=r"have the properties \[\] and the model needs \['length', 'row'\]"):
+        model.fit_prior(data)
+    model.fit_prior(oxygens(data))
+    with pytest.raises(GraphgenError, match="the molecules have no properties"):
+        model.loss(data.batch([0]), 0)
+    for options, message in (
+        ({"condition": {"qed": 1.0}}, "condition qed: .* it knows length, row"),
+        ({"condition": {"row": float("nan")}}, "condition row=nan"),
+        ({"guidance": 2.0}, "without a condition"),
+        ({"condition": {"row": 1.0}, "guidance": -1.0}, "guidance"),
+    ):
+        with pytest.raises(GraphgenError, match=message):
+            model.sample(torch.arange(2), 0, **options)
+    with pytest.raises(GraphgenError, match="was trained without conditions"):
+        fitted(data).sample(torch.arange(2), 0, condition={"qed": 0.5})
+    with pytest.raises(GraphgenError, match="once"):
+        untrained(TWO, conditions=["qed", "qed"])
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
