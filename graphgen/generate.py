@@ -123,18 +123,20 @@ def generate_whole(
         model: has ``sample(ids, seed, **sampling)``, which gives a
             :class:`~graphgen.molecules.complete.CompleteGraphs`, and ``vocabulary``.
         n, start, until_molecules: as :func:`generate` has them.
-        sampling: what the model's ``sample`` takes, such as steps and temperature.
+        sampling: what the model's ``sample`` takes, such as steps and temperature; a ``scaffold`` may be a SMILES.
 
     Returns:
         One row per attempt, failures included; molecules of several fragments have a dot in their SMILES. Attempt k is
         the same for any batch size as far as the model's ``sample`` is.
 
     Raises:
-        GraphgenError: an option that the model's ``sample`` does not have, or ``until_molecules`` and hardly any
-            attempt succeeds.
+        GraphgenError: an option that the model's ``sample`` does not have, a scaffold that is no SMILES, or
+            ``until_molecules`` and hardly any attempt succeeds.
     """
     model.to(device).eval()
     _check_sampling(model, sampling)
+    if isinstance(sampling.get("scaffold"), str):
+        sampling["scaffold"] = _scaffold(sampling["scaffold"])
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     labels, sizes = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(1, dtype=torch.int64)]
@@ -193,6 +195,15 @@ def _read(molecule: MoleculeGraph) -> tuple[str | None, str | None]:
         return canonical_smiles(decode(*molecule)), None
     except ValueError as error:
         return None, str(error)
+
+
+def _scaffold(smiles: str) -> MoleculeGraph:
+    from graphgen.molecules.codec import EncodeError, encode_scaffold
+
+    try:
+        return encode_scaffold(smiles)
+    except EncodeError as error:
+        raise GraphgenError(f"scaffold {smiles!r}: {error.reason}; give a SMILES, such as c1ccncc1") from None
 
 
 def _check_sampling(model: Any, sampling: dict[str, Any]) -> None:

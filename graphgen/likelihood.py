@@ -17,6 +17,7 @@ from graphgen.progress import progress_bar
 class Likelihoods(NamedTuple):
     """Of M molecules: the log-probability in nats, its standard error over the draws (NaN for one), the atoms.
 
+    A model of whole molecules never makes other numbers of atoms than its training data has; their value is -inf.
     ``evaluations`` [M] counts those of the field that each value took.
     """
 
@@ -65,8 +66,8 @@ def log_probabilities(
         model: has ``log_prob(batch, seed, samples=, trace=, method=, steps=)`` and ``vocabulary``.
         molecules: all of whose atom types the model knows; see :func:`in_vocabulary`.
         draws: of the model's noise, averaged over.
-        steps: of the classical Runge-Kutta method.
-        trace: "hutchinson" with one probe a draw, or "exact".
+        steps: of the classical Runge-Kutta method, or times that a draw of a discrete flow looks at.
+        trace: "hutchinson" with one probe a draw, or "exact"; only where there is an ODE.
 
     Raises:
         GraphgenError: no molecules, or one with an atom type that the model does not know.
@@ -109,14 +110,21 @@ def held_out_nats(
     device: str = "cpu",
     progress: bool = True,
 ) -> tuple[float, float]:
-    """Mean of minus the bound on log P(true label) per atom, and its standard error over molecules.
+    """Mean of minus the bound on log P(molecule) per atom, and its standard error over molecules.
 
-    The standard error holds the noise of the one dequantisation draw and the one Hutchinson probe of each molecule.
+    The standard error holds the noise of the one draw of each molecule. Molecules that the model never makes are left
+    out.
 
-    Args, Raises: as :func:`log_probabilities`.
+    Args: as :func:`log_probabilities`.
+
+    Raises:
+        GraphgenError: as :func:`log_probabilities`, or the model makes none of the molecules.
     """
     found = log_probabilities(model, molecules, seed, 1, batch_size, steps, device, progress)
-    return nats_per_atom(found.value, found.atoms)
+    possible = ~found.value.isneginf()
+    if not bool(possible.any()):
+        raise GraphgenError(f"{molecules.name}: the model never makes molecules of these sizes; choose others")
+    return nats_per_atom(found.value[possible], found.atoms[possible])
 
 
 @torch.no_grad()

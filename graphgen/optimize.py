@@ -18,6 +18,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.latent import check_vocabulary, decode, encode
 from graphgen.metrics.controls import bond_order_sums
+from graphgen.metrics.properties import logp, qed
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.progress import progress_bar
 
@@ -26,21 +27,6 @@ _PLACES = (_MOST_BONDS + 1) * (_HIGHEST_ORDER + 1)
 _RIDGE = 1.0  # molecules' worth of prior that a weight is 0
 
 Property = Callable[[str], float]
-
-
-def qed(smiles: str) -> float:
-    """Drug-likeness, 0 to 1 (Bickerton et al. 2012)."""
-    from rdkit.Chem import QED, MolFromSmiles
-
-    return QED.qed(MolFromSmiles(smiles))
-
-
-def logp(smiles: str) -> float:
-    """Octanol-water partition coefficient, base 10 (Wildman and Crippen 1999)."""
-    from rdkit.Chem import MolFromSmiles
-    from rdkit.Chem.rdMolDescriptors import CalcCrippenDescriptors
-
-    return CalcCrippenDescriptors(MolFromSmiles(smiles))[0]
 
 
 PROPERTIES: dict[str, Property] = {"qed": qed, "logp": logp}

@@ -256,14 +256,21 @@ class _using:
 
 @torch.no_grad()
 def _validate(model: Any, held_out: EncodedMolecules, settings: TrainSettings, device: str) -> dict[str, float]:
-    """Loss on (the first 4,096 of) the validation split, NaN if it is empty, and nats per atom of the first 1,024."""
+    """Loss on (the first 4,096 of) the validation split, NaN if it is empty, and nats per atom of the first 1,024.
+
+    Of those, molecules that the model never makes are left out, for one of them would hide all others.
+    """
+    if not len(held_out):
+        return {"valid": math.nan}
     loss, atoms, nats, counted = 0.0, 0, 0.0, 0
     for indices in torch.arange(min(len(held_out), _VALID_MOLECULES)).split(settings.batch_size):
         batch = held_out.batch(indices, device)
         loss += float(model.loss(batch, settings.seed, _VALID_STEP)) * batch.atoms.numel()
         atoms += batch.atoms.numel()
         if hasattr(model, "log_prob") and int(indices[0]) < _NATS_MOLECULES:
-            nats -= float(model.log_prob(batch, settings.seed, _VALID_STEP, method="rk4", steps=8).value.sum())
-            counted += batch.atoms.numel()
-    found = {"valid": loss / atoms if atoms else math.nan}
+            bound = model.log_prob(batch, settings.seed, _VALID_STEP, method="rk4", steps=8)
+            possible = ~bound.value.isneginf()
+            nats -= float(bound.value[possible].sum())
+            counted += int(bound.atoms[possible].sum())
+    found = {"valid": loss / atoms}
     return found | {"nats": nats / counted} if counted else found

@@ -172,7 +172,7 @@ class TrainedModel:
             n, seed, batch_size, nll_draws, until_molecules, device, start, candidates, sampling: as
                 :func:`graphgen.generate.generate` has them.
             structures, column: molecules, or as :meth:`skeletons` takes them; None for its test split. A model of
-                whole molecules takes none, and neither candidates; it has no likelihood for ``nll_draws``.
+                whole molecules takes none, and neither candidates nor ``nll_draws``.
 
         Raises:
             GraphgenError: as :meth:`skeletons` and :func:`graphgen.generate.generate`, or structures or candidates for

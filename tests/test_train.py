@@ -6,7 +6,7 @@ import torch
 
 from graphgen import GraphgenError
 from graphgen.models import GraphCNF, load
-from graphgen.models.fixed_bonds import LogProb
+from graphgen.models.log_prob import LogProb
 from graphgen.molecules.encoded import Encoder
 from graphgen.molecules.vocabulary import MoleculeGraph
 from graphgen.train import LOG, TrainSettings, train

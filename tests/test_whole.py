@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rdkit import Chem
 
 import graphgen
 from graphgen import GraphgenError
@@ -15,7 +16,9 @@ from graphgen.cli.main import main
 from graphgen.compat.guacamol import Generator
 from graphgen.follow import follow
 from graphgen.generate import generate_whole
+from graphgen.metrics.properties import mw
 from graphgen.models import GraphDFM
+from graphgen.molecules.codec import encode_scaffold
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.sampled import sampled
@@ -100,7 +103,7 @@ def test_molecules_are_read_as_they_are_drawn():
 
 
 def test_a_trained_model_needs_no_structures_and_takes_none(trained):
-    assert isinstance(trained.network, GraphDFM) and not trained.has_likelihood and not trained.has_marginals
+    assert isinstance(trained.network, GraphDFM) and trained.has_likelihood and not trained.has_marginals
     made = trained.generate(12, seed=1, steps=4, progress=False)
     again = trained.generate(12, seed=1, steps=4, batch_size=5, progress=False)
     assert len(made) == 12 and again.smiles == made.smiles and made.nll is None
@@ -129,8 +132,14 @@ def test_the_command_line_trains_and_generates(cli, capsys):
     for refused in (("--structures", "test"), ("--candidates", "2"), ("--reject",)):
         assert cli("generate", "run", "-n", "2", "-o", "no.csv", *refused) == 1
         assert "leave out --structures" in capsys.readouterr().err
-    assert cli("likelihood", "run", "-i", "mine.smi", "-o", "nll.csv") == 1
-    assert "a graph-dfm has no likelihood" in capsys.readouterr().err
+    Path("others.smi").write_text("CCO\nCCBr\nCCCCCCCCCCCCO\nCCN\n")
+    assert cli("likelihood", "run", "-i", "others.smi", "-o", "nll.csv", "--steps", "3") == 2
+    with open("nll.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["SMILES"] for row in rows] == ["CCO", "CCN"] and all(float(row["NLL"]) > 0 for row in rows)
+    assert rows[0]["method"] == "3 times, 4 draws" and rows[0]["evaluations"] == "12"
+    rejects = Path("nll.csv.rejects.csv").read_text()
+    assert "the model does not know: Br" in rejects and "size the model never makes: 13 atoms" in rejects
     for verb in (
         ("reconstruct", "run", "--structures", "train"),
         ("interpolate", "run", "CCO", "CCN", "-o", "way.svg"),
@@ -165,6 +174,72 @@ def test_joint_noising_is_trained_and_sampled_by_the_same_verbs(cli, capsys, mod
     assert f"a {model} has no sampling option distortion; it has steps" in capsys.readouterr().err
     assert cli("train", *joint[:4], "--structure", "bent", "-o", "no") == 1
     assert "structure 'bent': choose given or joint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("smiles", ["c1ccccc1", "CC(=O)N", "C[N+](C)(C)C", "C=O.CC"])
+def test_molecules_are_made_around_a_scaffold(trained, smiles):
+    trained.network.field.pair_out[-1].bias.data += torch.tensor([5.0, 0.0, -5.0, -5.0])  # or valences are too many
+    made = trained.generate(40, steps=4, scaffold=smiles, batch_size=16, progress=False)
+    graph = encode_scaffold(smiles)
+    query = Chem.MolFromSmiles(smiles)
+    Chem.Kekulize(query, clearAromaticFlags=True)
+    names = trained.vocabulary.names
+    first = [names[trained.vocabulary.index(*atom)] for atom in graph.atoms]
+    assert all(row.split()[: len(first)] == first for row in made.columns["atoms"])
+    found = [molecule for molecule in made.mols if molecule is not None]
+    assert len(found) >= 5
+    for molecule in found:
+        Chem.Kekulize(molecule, clearAromaticFlags=True)
+        # Of a ring the other Kekulé form may be written.
+        forms = [query, *Chem.ResonanceMolSupplier(query, Chem.KEKULE_ALL)]
+        assert any(molecule.HasSubstructMatch(form) for form in forms)
+
+
+def test_a_scaffold_that_cannot_be_is_one_line(cli, capsys):
+    for smiles, message in (
+        ("CC(", "scaffold 'CC(': not a SMILES"),
+        ("C[Si]C", "scaffold 'C[Si]C': radical"),
+        ("CBr", "scaffold: has atoms Br, which the model does not know"),
+        ("C" * 9, "a scaffold of 9 atoms is larger than any training molecule (7 atoms at most)"),
+    ):
+        assert cli("generate", "run", "-n", "2", "-o", "no.csv", "--scaffold", smiles) == 1
+        assert message in capsys.readouterr().err
+    assert cli("generate", "run", "-n", "3", "-o", "amides.csv", "--scaffold", "CC(=O)N", "--steps", "3") == 0
+    with open("amides.csv") as file:
+        assert all(row["atoms"].startswith("C C O N") for row in csv.DictReader(file))
+    before = Path("amides.csv").read_bytes()
+    assert cli("generate", "--config", "amides.csv.config.toml") == 0 and Path("amides.csv").read_bytes() == before
+
+
+def test_properties_are_learnt_and_asked_for(cli, capsys):
+    train = ("train", "-i", "mine.smi", "-m", "graph-dfm", "--epochs", "1", *SMALL)
+    assert cli(*train, "-o", "no", "--conditions", "qed,colour") == 1
+    assert "property 'colour': there are qed, logp, sa, mw" in capsys.readouterr().err
+    assert cli(*train, "-o", "asked", "--conditions", "mw,logp") == 0
+    assert cli("train", "--config", "asked/config.toml", "-o", "again") == 0
+    for name in ("asked", "again"):
+        assert graphgen.load(name).network.settings["conditions"] == ["mw", "logp"]
+    learnt = graphgen.load("asked").network.conditions
+    train_split = graphgen.load("asked").data().split("train")
+    weights = [mw(train_split.smiles(i)) for i in range(len(train_split))]
+    assert float(learnt.mean[0]) == pytest.approx(sum(weights) / len(weights))
+    capsys.readouterr()
+    generate = ("generate", "asked", "-n", "20", "-o", "asked.csv", "--steps", "3")
+    assert cli(*generate, "--condition", "mw=60,logp=0", "--guidance", "2") == 0
+    printed = capsys.readouterr().out
+    assert "mw" in printed and "logp" in printed and "60" in printed
+    first = Path("asked.csv").read_bytes()
+    assert cli("generate", "--config", "asked.csv.config.toml") == 0 and Path("asked.csv").read_bytes() == first
+    for wrong, message in (
+        (("--condition", "qed=0.9"), "condition qed: the model was not trained to be asked for it; it knows mw, logp"),
+        (("--condition", "mw"), "condition 'mw': give values as in"),
+        (("--condition", "tall=3"), "property 'tall': there are"),
+        (("--guidance", "2"), "without a condition"),
+    ):
+        assert cli(*generate, *wrong) == 1
+        assert message in capsys.readouterr().err
+    assert cli("generate", "run", "-n", "2", "-o", "no.csv", "--condition", "mw=60") == 1
+    assert "was trained without conditions" in capsys.readouterr().err
 
 
 class Pieces:

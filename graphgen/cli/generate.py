@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from graphgen.cli.common import (
     PART,
@@ -21,10 +22,28 @@ from graphgen.cli.common import (
     plain,
     positive,
     rejects_path,
+    show,
 )
 from graphgen.cli.config import Config, write_config
 
-_OF_THE_SAMPLER = ("steps", "temperature", "sampler", "corrections", "snr", "eta", "epsilon", "denoise", "distortion")
+if TYPE_CHECKING:
+    from graphgen.generated import Generated
+    from graphgen.trained import TrainedModel
+
+_NEAR = 0.5
+_OF_THE_SAMPLER = (
+    "steps",
+    "temperature",
+    "sampler",
+    "corrections",
+    "snr",
+    "eta",
+    "epsilon",
+    "denoise",
+    "distortion",
+    "scaffold",
+    "guidance",
+)
 
 
 def generate(
@@ -81,6 +100,20 @@ def generate(
     distortion: Annotated[
         str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
     ] = None,
+    scaffold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SMILES", help="graph-dfm: what every molecule contains; fragments by dots are joined as it falls."
+        ),
+    ] = None,
+    condition: Annotated[
+        str | None,
+        typer.Option(help="graph-dfm trained with --conditions: what to ask for, such as qed=0.9,logp=2."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="graph-dfm: how much the condition weighs; above 1 more than asked.", show_default="1"),
+    ] = None,
     candidates: Annotated[int, typer.Option(help="Draw so many for each row and keep one.")] = 1,
     choose: Annotated[
         str, typer.Option(help="Of the candidates: likeliest, weighted (by probability) or first.")
@@ -108,11 +141,14 @@ def generate(
       graphgen generate qm9-cnf -n 1000 -o out.smi
       graphgen generate runs/qm9 -n 500 -o out.sdf.gz --structures mine.smi --seed 7
       graphgen generate runs/qm9 -n 1000 -o out.csv --candidates 4 --reject
+      graphgen generate runs/dfm -n 100 -o pyridines.csv --scaffold c1ccncc1
+      graphgen generate runs/asked -n 1000 -o drugs.csv --condition qed=0.9,logp=2 --guidance 2
       graphgen generate --config out.csv.config.toml
     """
     import graphgen
     from graphgen.candidates import Candidates
     from graphgen.errors import GraphgenError
+    from graphgen.metrics import properties
     from graphgen.molecules import output
     from graphgen.molecules.encoded import SPLITS, EncodedMolecules
     from graphgen.sampled import is_model, sampled
@@ -134,7 +170,7 @@ def generate(
                 f"a {trained.network.name} makes whole molecules, one a row: leave out --structures, --column, "
                 "--candidates, --choose and --reject"
             )
-        log("atoms and bonds are sampled; a model of whole molecules has no likelihood, so there is no column NLL")
+        log("atoms and bonds are sampled; NLL is left out for whole molecules, `graphgen likelihood` estimates it")
     else:
         structures = structures or "test"
         if structures in SPLITS:
@@ -146,7 +182,8 @@ def generate(
             skeletons, code = load_data(structures, column, rejects_path(out))
             whose = f"{structures} ({len(skeletons):,} molecules)"
         log(f"bonds are those of {plain(whose)}; atoms are sampled")
-    asked = {name: context.params[name] for name in _OF_THE_SAMPLER}
+    wanted = None if condition is None else properties.asked(condition)
+    asked = {name: context.params[name] for name in _OF_THE_SAMPLER} | {"condition": wanted}
     result = trained.generate(
         n,
         seed,
@@ -169,4 +206,40 @@ def generate(
         f"{len(result):,} attempts, {len(result) - failed:,} molecules, {failed:,} failures; {accepted}"
         f"{n:,} rows in {plain(out)}"
     )
+    if wanted is not None:
+        show(_achieved(trained, result, wanted))
     raise typer.Exit(code)
+
+
+def _achieved(trained: TrainedModel, made: Generated, wanted: dict[str, float]) -> Table:
+    """What was asked beside what the molecules have, and beside what those have that the model was trained on."""
+    from graphgen.errors import GraphgenError
+    from graphgen.metrics.properties import PROPERTIES, Achieved, measured, with_properties
+    from graphgen.molecules.datasets import cache_folder
+
+    names = list(PROPERTIES)
+    found = measured([text for text in made.smiles if text], progress=False)
+    try:
+        learnt = with_properties(trained.data(), names, cache_folder()).split("train").property_values()
+    except GraphgenError:
+        learnt = None
+    known = trained.network.conditions
+    table = Table("property", "asked", "within", "molecules", "generated", "near", "training", "near", box=None)
+    for name, value in wanted.items():
+        at, column = known.names.index(name), names.index(name)
+        tolerance = _NEAR * float(known.deviation[at])
+        now = Achieved.of(found[:, column], value, tolerance)
+        before = None if learnt is None else Achieved.of(learnt[:, column], value, tolerance)
+        table.add_row(
+            name,
+            f"{value:g}",
+            f"±{tolerance:.3g}",
+            f"{now.molecules:,}",
+            f"{now.mean:.3f} ± {now.deviation:.3f}",
+            f"{100 * now.near:.1f} %",
+            f"{float(known.mean[at]):.3f} ± {float(known.deviation[at]):.3f}",
+            "not here" if before is None else f"{100 * before.near:.1f} %",
+        )
+    table.caption = f"mean ± deviation; near: within {_NEAR:g} of the training data's deviations of what was asked"
+    table.caption_justify = "left"
+    return table

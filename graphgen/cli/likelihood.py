@@ -31,7 +31,9 @@ def likelihood(
     input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {PART}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Table to write: .csv (.gz too) or .parquet.")],
     draws: Annotated[int, typer.Option(help="Draws to average; the error falls with their root.")] = 4,
-    steps: Annotated[int, typer.Option(help="Steps of the solver, four field evaluations each.")] = 20,
+    steps: Annotated[
+        int, typer.Option(help="Steps of the solver, of four evaluations each; graph-dfm: of one each.")
+    ] = 20,
     trace: Annotated[
         str, typer.Option(help="hutchinson (one random probe a draw) or exact (slow for large molecules).")
     ] = "hutchinson",
@@ -43,8 +45,9 @@ def likelihood(
 ) -> None:
     """Say how probable a model finds molecules: a row for each with NLL, minus its log-probability in nats.
 
-    A graph CNF gives the probability of the atoms given the bonds; the NLL is an upper bound, estimated with the
-    standard error NLL_stderr. Molecules that the model cannot make are rejected with the reason.
+    That is the probability of the atoms given the bonds, or of a model of whole molecules that of atoms and bonds
+    together in the molecule's order of atoms; the NLL is an upper bound, estimated with the standard error NLL_stderr.
+    Molecules that the model cannot make are rejected with the reason.
 
     Examples:
       graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
@@ -64,20 +67,27 @@ def likelihood(
     data, code = load_data(input, column, rejects_path(out))
     places = _places(input, column, data)
     known, others = in_vocabulary(data, trained.vocabulary)
-    if others:
+    refused = {i: f"atom type the model does not know: {name}" for i, name in others.items()}
+    if trained.network.samples_bonds:
+        of_size = trained.network.log_prob_of_sizes(data.sizes)
+        for i in of_size.isneginf().nonzero().flatten().tolist():
+            refused.setdefault(i, f"size the model never makes: {int(data.sizes[i])} atoms")
+        known, _ = in_vocabulary(data.take([i for i in range(len(data)) if i not in refused]), trained.vocabulary)
+    if refused:
         code = EXIT_PARTIAL
         unknown = [
-            records.Reject(places[int(data.rows[i])][0], f"atom type the model does not know: {name}", data.smiles(i))
-            for i, name in sorted(others.items())
+            records.Reject(places[int(data.rows[i])][0], reason, data.smiles(i))
+            for i, reason in sorted(refused.items())
         ]
         records.write_rejects(rejects_path(out), [*data.rejects, *unknown])
-        log(f"[yellow]{len(others):,} molecules have atoms the model does not know[/]; in {plain(rejects_path(out))}")
+        log(f"[yellow]{len(refused):,} molecules the model cannot make[/]; in {plain(rejects_path(out))}")
     found = trained.likelihood(known, seed, draws, batch_size, steps, device, trace=trace)
+    way = f"{steps} times" if trained.network.samples_bonds else f"rk4 {steps} steps, {trace} trace"
     columns = {
         "SMILES": [known.smiles(i) for i in range(len(known))],
         "NLL": (-found.value).tolist(),
         "NLL_stderr": found.stderr.tolist(),
-        "method": [f"rk4 {steps} steps, {trace} trace, {draws} draws"] * len(known),
+        "method": [f"{way}, {draws} draws"] * len(known),
         "evaluations": found.evaluations.tolist(),
         "heavy_atoms": found.atoms.tolist(),
         "where": [places[row][0] for row in known.rows.tolist()],

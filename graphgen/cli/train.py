@@ -12,7 +12,7 @@ from graphgen.cli.config import Config, write_config
 
 _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
-    "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure",
+    "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure", "conditions",
 )  # fmt: skip
 
 
@@ -69,6 +69,10 @@ def train(
         int | None, typer.Option(help="Rounds of message passing.", show_default="3; whole molecules: 5")
     ] = None,
     heads: Annotated[int | None, typer.Option(help="Whole molecules: attention heads.", show_default="4")] = None,
+    conditions: Annotated[
+        str | None,
+        typer.Option(help="graph-dfm: what samples can be asked for, of qed,logp,sa,mw.", show_default="none"),
+    ] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
     ] = None,
@@ -108,22 +112,31 @@ def train(
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
+      graphgen train -i qm9 -m graph-dfm -o runs/asked --path absorbing --conditions qed,logp,sa,mw
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch
 
     from graphgen import models
     from graphgen import train as workflow
+    from graphgen.metrics.properties import check, with_properties
+    from graphgen.molecules.datasets import cache_folder
 
     check_device(device)
+    names = [name.strip() for name in conditions.split(",")] if conditions else []
+    check(names)
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    chosen = {name: context.params[name] for name in _OF_THE_MODEL if context.params[name] is not None}
+    given = context.params | {"conditions": names or None}
+    chosen = {name: given[name] for name in _OF_THE_MODEL if given[name] is not None}
     network = models.make(model, data.vocabulary, **chosen)
+    if names:
+        data = with_properties(data, names, cache_folder())
     if not (out / workflow.LOG).exists():
         out.mkdir(parents=True, exist_ok=True)
-        write_config(context, out, [data], **{name: network.settings.get(name) for name in _OF_THE_MODEL})
+        resolved = {name: network.settings.get(name) for name in _OF_THE_MODEL}
+        write_config(context, out, [data], **resolved | {"conditions": conditions})
     records = workflow.train(network, data, out, settings, resume, device)
     last, best = records[-1], min(records, key=lambda record: record.get("nats", record["valid"]))
     nats = f", {best['nats']:.4f} held-out nats per atom" if "nats" in best else ""

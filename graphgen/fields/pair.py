@@ -37,6 +37,7 @@ class PairField(nn.Module):
         layers: rounds.
         heads: of the attention; they divide ``hidden``.
         walk: steps of the longest walk.
+        conditions: p, numbers that a molecule may be asked to have.
 
     Raises:
         ValueError: heads that do not divide the width.
@@ -54,6 +55,7 @@ class PairField(nn.Module):
         layers: int = 5,
         heads: int = 4,
         walk: int = 6,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
         if hidden % heads:
@@ -64,7 +66,8 @@ class PairField(nn.Module):
         self.pair = nn.Embedding(pair_states, pair_hidden)
         self.atom_in = Linear(1 + walk, hidden)
         self.pair_in = Linear(walk, pair_hidden, bias=False)
-        self.time_in = Linear(2, hidden)
+        self.conditions = conditions
+        self.time_in = Linear(2 + 2 * conditions, hidden)
         self.time_out = Linear(hidden, hidden + pair_hidden, bias=False)
         self.layers = nn.ModuleList(PairLayer(hidden, pair_hidden, heads) for _ in range(layers))
         self.atom_out = NormLinear(hidden, atom_types)
@@ -74,12 +77,14 @@ class PairField(nn.Module):
         orders[: len(PAIR_TYPES)] = torch.arange(len(PAIR_TYPES))
         self.register_buffer("orders", orders, persistent=False)
 
-    def bind(self, ptr: Tensor) -> PairFunction:
+    def bind(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
         """The field on molecules of these sizes.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``; its pairs are laid out as
                 :class:`~graphgen.ops.Pairs` has them.
+            asked: [B, 2 p] the numbers asked for, of mean 0 and deviation 1, then for each a 1; both 0 where it is not
+                asked for. None asks for nothing.
 
         Returns:
             ``(t [B], atoms [N] int64, pairs [T] int64) -> logits [N, c] and [T, 4]`` in the dtype of the weights; of
@@ -87,12 +92,13 @@ class PairField(nn.Module):
             weights and the probabilities.
         """
         pairs = Pairs(ptr)
-        log_sizes = pairs.ptr.diff().clamp(min=1).log()
+        log_sizes = pairs.ptr.diff().clamp(min=1).log().unsqueeze(1)
 
         def field(t: Tensor, atoms: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
             valence, returns, walks = self._features(kinds, pairs)
-            clock = ops.activation(self.time_in(torch.stack((t, log_sizes.to(t.dtype)), 1)))
-            node_clock, pair_clock = self.time_out(clock).split(self.widths, 1)
+            nothing = t.new_zeros(len(t), 2 * self.conditions)
+            known = torch.cat((t.unsqueeze(1), log_sizes.to(t.dtype), nothing if asked is None else asked), 1)
+            node_clock, pair_clock = self.time_out(ops.activation(self.time_in(known))).split(self.widths, 1)
             h = _look_up(self.atom.weight, atoms) + self.atom_in(torch.cat((valence / 4, returns), 1))
             e = _look_up(self.pair.weight, kinds) + self.pair_in(walks)
             h, e = h + node_clock[pairs.of_atom], e + pair_clock[pairs.of_pair]
@@ -157,7 +163,7 @@ class PairLayer(nn.Module):
         """
         received, logits = ops.pair_attention(self.query_key_value(h), self.bias_gate(e), pairs, self.heads)
         h = h + self.attended(received)
-        h = ops.norm_mlp(h, self.own.weight, self.own.bias, self.own_out.weight.t(), self.own_out.bias)
+        h = ops.norm_mlp(h, *self.own.parameters(), self.own_out.weight.t(), self.own_out.bias)
         e = ops.pair_update(
             e,
             self.ends(h),

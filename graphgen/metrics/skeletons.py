@@ -47,8 +47,8 @@ class Skeletons:
         relabel = torch.tensor([vocabulary.index(*atom) for atom in skeletons.vocabulary.atoms])
 
         def batch(chosen: Tensor) -> MoleculeBatch:
-            graph, atoms, ids = skeletons.batch(chosen)
-            return MoleculeBatch(graph, relabel[atoms], ids)
+            found = skeletons.batch(chosen)
+            return found._replace(atoms=relabel[found.atoms])
 
         return cls(batch(rows), batch(torch.unique(rows)), vocabulary)
 

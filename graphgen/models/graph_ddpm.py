@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
-from graphgen.models.fixed_bonds import LogProb
 from graphgen.models.gaussian import Denoiser, GaussianModel
+from graphgen.models.log_prob import LogProb
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary

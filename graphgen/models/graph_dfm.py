@@ -8,7 +8,9 @@ log(1 + t / ((1 - t) noise(x))) to the logit of x, which the field need not lear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,20 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
+from graphgen.models.conditions import Conditions
+from graphgen.models.log_prob import LogProb
 from graphgen.models.whole import WholeMoleculeModel, cross_entropy, frames
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
-from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
+from graphgen.molecules.scaffold import Decided
 from graphgen.molecules.trajectory import Frame
-from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
 from graphgen.solvers import discrete_flow
 
 PATHS = ("marginal", "uniform", "absorbing")
+_LEFT = 2.0**-24  # the least 1 - t that is not 0 in float32
 
 
 class GraphDFM(WholeMoleculeModel):
@@ -37,9 +43,10 @@ class GraphDFM(WholeMoleculeModel):
         path: the noise that labels come from: "marginal" (each as often as in the training data), "uniform", or
             "absorbing" (a mask state, from which a token jumps once).
         hidden, pair_hidden, layers, heads: size of the :class:`~graphgen.fields.PairField`.
+        conditions: names of properties that samples can be asked to have; the training data must have these.
 
     Raises:
-        GraphgenError: an unknown path, or heads that do not divide the width.
+        GraphgenError: an unknown path, heads that do not divide the width, or a property named twice.
     """
 
     name = "graph-dfm"
@@ -52,6 +59,7 @@ class GraphDFM(WholeMoleculeModel):
         pair_hidden: int = 48,
         layers: int = 5,
         heads: int = 4,
+        conditions: Sequence[str] = (),
     ) -> None:
         if path not in PATHS:
             raise GraphgenError(f"path {path!r}: choose one of {', '.join(PATHS)}")
@@ -63,7 +71,9 @@ class GraphDFM(WholeMoleculeModel):
             pair_hidden=pair_hidden,
             layers=layers,
             heads=heads,
+            conditions=list(conditions),
         )
+        self.conditions = Conditions(conditions) if conditions else None
 
     @property
     def atom_noise(self) -> Tensor:
@@ -84,13 +94,19 @@ class GraphDFM(WholeMoleculeModel):
 
     # ---- the posterior ----------------------------------------------------------------------------------------------
 
-    def bind_logits(self, ptr: Tensor) -> PairFunction:
+    def fit_prior(self, data: EncodedMolecules) -> None:
+        super().fit_prior(data)
+        if self.conditions is not None:
+            self.conditions.fit(data)
+
+    def bind_logits(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
         """``(t [B], atoms [N], pairs [T]) -> [N, c], [T, 4]``: log-probabilities (up to a constant) of the ends.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``.
+            asked: [B, 2 p] as :class:`~graphgen.fields.PairField` has it; None asks for nothing.
         """
-        field, tokens = self.field.bind(ptr), Pairs(ptr)
+        field, tokens = self.field.bind(ptr, asked), Pairs(ptr)
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,13 +123,17 @@ class GraphDFM(WholeMoleculeModel):
     def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
         """Cross-entropy of the ends at a random point of the path, nats: per atom, plus 5 times that per pair.
 
+        Each property of a molecule is shown with probability 1/2, or none at all with 1/10, so that one field learns
+        to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022).
+
         Args:
             seed, step: of the noise; the same pair gives the same loss.
         """
         end = CompleteGraphs.of(batch)
         t = self.times(batch, seed, step)
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
-        atom_logits, pair_logits = self.bind_logits(end.ptr)(t, atoms, pairs)
+        shown = None if self.conditions is None else self.conditions.of_batch(batch, seed, step, self.dtype)
+        atom_logits, pair_logits = self.bind_logits(end.ptr, shown)(t, atoms, pairs)
         return cross_entropy(end, atom_logits, pair_logits)
 
     def corrupt(self, end: CompleteGraphs, t: Tensor, ids: Tensor, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
@@ -124,6 +144,53 @@ class GraphDFM(WholeMoleculeModel):
         atoms = discrete_flow.corrupt(end.atoms, t[tokens.of_atom], self.atom_noise, atom_uniform)
         pairs = discrete_flow.corrupt(end.pairs, t[tokens.of_pair], self.pair_noise, pair_uniform)
         return atoms, pairs
+
+    def log_prob(
+        self, batch: MoleculeBatch, seed: int = 0, step: int = 0, samples: int = 1, steps: int = 20, **solver: Any
+    ) -> LogProb:
+        """An unbiased estimate of a lower bound on log P(labels and bonds, in this order of atoms), in nats.
+
+        The share of molecules of that size, and of each token the :func:`~graphgen.solvers.discrete_flow.surprise`
+        integrated over its path: a bound for sampling in many steps, at eta 0 and temperature 1. With a mask it is the
+        weighted cross-entropy of masked diffusion. Times are drawn as 1 - v^2, v uniform, one in each of ``steps``
+        equal parts of v; for uniform times the variance would be infinite, since a token that is still not the data's
+        at 1 - t weighs 1 / (1 - t). What lies beyond 1 - 2^-24, where no token can still be, counts as just before.
+
+        A molecule of n atoms has up to n! orders, so this is less than the log-probability of the molecule in any.
+
+        Args:
+            seed, step: of the noise.
+            samples: draws to average over.
+            steps: times that each draw looks at, one field evaluation each.
+            solver: ignored; there is no ODE to solve.
+
+        Returns:
+            Value and standard error over the draws (NaN for one) per graph; -inf where no training molecule has so many
+            atoms. Differentiable.
+
+        Raises:
+            GraphgenError: it has seen no data.
+
+        Source: Campbell et al., NeurIPS 2022, section 3.2; Shi et al. and Sahoo et al., both NeurIPS 2024 (masks).
+        """
+        end = CompleteGraphs.of(batch)
+        tokens, logits = Pairs(end.ptr), self.bind_logits(end.ptr)
+        of_size = self.log_prob_of_sizes(end.ptr.diff()).to(self.dtype)
+        values = []
+        for sample in range(samples):
+            value = of_size
+            for part in range(steps):
+                number = (step * samples + sample) * steps + part
+                v = (1 - self.times(batch, seed, number) + part) / steps
+                t = 1 - (v * v).clamp(min=_LEFT)
+                atoms, pairs = self.corrupt(end, t, batch.ids, seed, number)
+                of_atoms, of_pairs = logits(t, atoms, pairs)
+                missed = v.new_zeros(len(v))
+                missed = missed.index_add(0, tokens.of_atom, discrete_flow.surprise(atoms, end.atoms, of_atoms))
+                missed = missed.index_add(0, tokens.of_pair, discrete_flow.surprise(pairs, end.pairs, of_pairs))
+                value = value - missed * (2 * v / ((1 - t) * steps))
+            values.append(value)
+        return LogProb.of_draws(values, batch.graph, samples * steps)
 
     # ---- sampling ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +203,9 @@ class GraphDFM(WholeMoleculeModel):
         eta: float = 0.0,
         temperature: float = 1.0,
         distortion: str = "polydec",
+        scaffold: MoleculeGraph | None = None,
+        condition: Mapping[str, float] | None = None,
+        guidance: float = 1.0,
     ) -> CompleteGraphs:
         """Whole molecules: carry noise along the flow.
 
@@ -146,15 +216,56 @@ class GraphDFM(WholeMoleculeModel):
             eta: rate of jumps in detailed balance, which change no law but let later tokens correct earlier ones.
             temperature: the ends are drawn from ``softmax(logits / temperature)``; above 0.
             distortion: how t grows over the steps, "polydec" (t = 2 u - u^2: ever shorter steps) or "identity".
+            scaffold: a part that every molecule contains, bonds and their absence included, as its first atoms. Its
+                tokens are what they are from t = 0 on, and sizes are drawn from those that have room. With a mask the
+                field knows them decided, and the rest has the law of the data given them as far as its posterior is
+                right; with other noise it cannot tell them from noise early on, and the law is an approximation.
+            condition: values that are asked of some of the model's properties.
+            guidance: w; with the posterior that knows what is asked and the one that does not, the ends are drawn from
+                asked^w free^(1 - w), normalised (Nisonoff et al. 2024): at 1 asked alone, above 1 more than asked,
+                at 0 free. Where both count, a step takes two field evaluations.
 
         Returns:
             The same molecule of the same (seed, id) in any batch, but for labels drawn so close to the border of two
             that the field's rounding decides, see :class:`~graphgen.fields.PairField`.
 
         Raises:
-            GraphgenError: an option out of range.
+            GraphgenError: an option out of range, or a scaffold with an atom type that the model does not know or
+                larger than any training molecule (or than the sizes), or a condition that the model does not know.
         """
-        return self._carry(ids, seed, sizes, steps, eta, temperature, distortion, lambda *_: None)
+        asked = self._asked(condition or {}, guidance, len(ids))
+        return self._carry(
+            ids, seed, sizes, steps, eta, temperature, distortion, scaffold, asked, guidance, lambda *_: None
+        )
+
+    def _asked(self, condition: Mapping[str, float], guidance: float, molecules: int) -> Tensor | None:
+        if not 0 <= guidance < math.inf:
+            raise GraphgenError(f"guidance ({guidance}) must be 0 or more")
+        if not condition:
+            if guidance != 1:
+                raise GraphgenError(f"guidance ({guidance}) without a condition has nothing to guide to; give one")
+            return None
+        if self.conditions is None:
+            raise GraphgenError(
+                f"this {self.name} was trained without conditions, so it cannot be asked for {', '.join(condition)}; "
+                "train one with --conditions"
+            )
+        return self.conditions.asked(condition, molecules, self.dtype)
+
+    def _bind_guided(self, ptr: Tensor, asked: Tensor | None, guidance: float) -> PairFunction:
+        """As :meth:`bind_logits`, of asked^guidance free^(1 - guidance)."""
+        if asked is None or guidance == 0:
+            return self.bind_logits(ptr)
+        if guidance == 1:
+            return self.bind_logits(ptr, asked)
+        free, told = self.bind_logits(ptr), self.bind_logits(ptr, asked)
+
+        def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+            both = zip(free(t, atoms, pairs), told(t, atoms, pairs), strict=True)
+            of_atoms, of_pairs = (one + guidance * (other - one) for one, other in both)
+            return of_atoms, of_pairs
+
+        return logits
 
     def trajectory(
         self, ids: Tensor, seed: int, times: Sequence[float], steps: int = 100
@@ -168,7 +279,11 @@ class GraphDFM(WholeMoleculeModel):
             The complete graphs, and a frame for each time: the posterior then, and at 1 the molecule itself.
         """
         seen: dict[int, tuple[Tensor, Tensor]] = {}
-        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", lambda step, *law: seen.update({step: law}))
+
+        def watch(step: int, atom_law: Tensor, pair_law: Tensor) -> None:
+            seen[step] = atom_law, pair_law
+
+        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", None, None, 1.0, watch)
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
@@ -184,6 +299,9 @@ class GraphDFM(WholeMoleculeModel):
         eta: float,
         temperature: float,
         distortion: str,
+        scaffold: MoleculeGraph | None,
+        asked: Tensor | None,
+        guidance: float,
         watch: Callable[[int, Tensor, Tensor], object],
     ) -> CompleteGraphs:
         if distortion not in discrete_flow.CLOCKS:
@@ -193,17 +311,22 @@ class GraphDFM(WholeMoleculeModel):
                 f"steps ({steps}) must be at least 1, eta ({eta}) 0 or more, and the temperature ({temperature}) of a "
                 f"{self.name} above 0"
             )
-        sizes = self.draw_sizes(ids, seed) if sizes is None else sizes
+        scaffold = scaffold or MoleculeGraph((), ())
+        least = len(scaffold.atoms)
+        sizes = self.draw_sizes(ids, seed, least) if sizes is None else sizes
+        if bool((sizes < least).any()):
+            raise GraphgenError(f"a scaffold of {least} atoms has no room in molecules of {int(sizes.min())}")
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        begins = Pairs(ptr).pair_ptr
+        begins, decided = Pairs(ptr).pair_ptr, Decided.by(scaffold, ptr, self.vocabulary)
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def drawn(law: Tensor, bounds: Tensor, stream: Stream, step: int = 0) -> Tensor:
             return discrete_flow.draw(law, ops.uniform(bounds, 1, seed, stream, step, ids).squeeze(1))
 
-        logits, clock = self.bind_logits(ptr), discrete_flow.CLOCKS[distortion]
+        logits, clock = self._bind_guided(ptr, asked, guidance), discrete_flow.CLOCKS[distortion]
         atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
         pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
+        atoms, pairs = decided.hold(atoms, pairs)
         for step in range(steps):
             t, end = clock(step / steps), clock((step + 1) / steps)
             found = logits(torch.full((len(ids),), t, dtype=self.dtype, device=ids.device), atoms, pairs)
@@ -213,6 +336,7 @@ class GraphDFM(WholeMoleculeModel):
             pair_law = discrete_flow.transition(pairs, pair_law, t, end, pair_noise, eta)
             atoms = drawn(atom_law, ptr, Stream.STEP, step)
             pairs = drawn(pair_law, begins, Stream.PAIR_STEP, step)
+            atoms, pairs = decided.hold(atoms, pairs)
         return CompleteGraphs(ptr, atoms, pairs)
 
 

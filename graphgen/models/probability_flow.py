@@ -16,8 +16,9 @@ from torch import Tensor
 
 from graphgen import ops
 from graphgen.graph import GraphBatch
-from graphgen.models.fixed_bonds import LogProb, log_normal
+from graphgen.models.fixed_bonds import log_normal
 from graphgen.models.gaussian import GaussianModel
+from graphgen.models.log_prob import LogProb
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.solvers import odeint
 

@@ -32,7 +32,8 @@ class WholeMoleculeModel(Model):
     Args:
         vocabulary: the atom types.
         extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
-        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` make the :class:`~graphgen.fields.PairField`.
+        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
+            :class:`~graphgen.fields.PairField`.
 
     Attributes:
         size_counts: [256] int64, how many training molecules have so many atoms.
@@ -62,6 +63,7 @@ class WholeMoleculeModel(Model):
             settings["pair_hidden"],
             settings["layers"],
             heads,
+            conditions=len(settings.get("conditions", ())),
         )
         self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
         self.register_buffer("atom_shares", torch.full((types,), 1 / types))
@@ -94,17 +96,38 @@ class WholeMoleculeModel(Model):
         for share, counts in ((self.atom_shares, atoms), (self.pair_shares, pairs)):
             share.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
 
-    def draw_sizes(self, ids: Tensor, seed: int) -> Tensor:
-        """[B] int64 numbers of atoms, with the shares of the training data.
+    def draw_sizes(self, ids: Tensor, seed: int, least: int = 0) -> Tensor:
+        """[B] int64 numbers of atoms, with the shares of the training data's molecules of at least so many.
+
+        Raises:
+            GraphgenError: it has seen no data, or none so large.
+        """
+        self._check_sizes()
+        counts = self.size_counts.double()
+        if not bool(counts[least:].any()):
+            raise GraphgenError(
+                f"a scaffold of {least} atoms is larger than any training molecule "
+                f"({int(self.size_counts.nonzero().max())} atoms at most); take a smaller one"
+            )
+        counts[:least] = 0
+        one_each = torch.arange(len(ids) + 1, device=ids.device)
+        uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
+        return draw(counts.expand(len(ids), -1), uniform.squeeze(1))
+
+    def log_prob_of_sizes(self, sizes: Tensor) -> Tensor:
+        """[B] float64 log-probability, nats, that :meth:`draw_sizes` gives these; -inf where training has none.
 
         Raises:
             GraphgenError: it has seen no data.
         """
+        self._check_sizes()
+        counts = self.size_counts.double()
+        known = torch.where(sizes <= MOST_ATOMS, counts[sizes.clamp(max=MOST_ATOMS)], 0.0)
+        return (known / counts.sum()).log()
+
+    def _check_sizes(self) -> None:
         if not bool(self.size_counts.any()):
             raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
-        one_each = torch.arange(len(ids) + 1, device=ids.device)
-        uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
-        return draw(self.size_counts.double().expand(len(ids), -1), uniform.squeeze(1))
 
 
 def cross_entropy(end: CompleteGraphs, atom_logits: Tensor, pair_logits: Tensor) -> Tensor:

@@ -138,6 +138,21 @@ def encode_with_smiles(mol: Chem.Mol) -> tuple[MoleculeGraph, str]:
     return graph, smiles
 
 
+def encode_scaffold(smiles: str) -> MoleculeGraph:
+    """The graph of a part of a molecule, or of several that are not bonded to each other; free valences are hydrogens.
+
+    Raises:
+        EncodeError: as :func:`parse` and :func:`encode` have it, but for the several fragments.
+    """
+    mol = parse(smiles)
+    atoms: list[Atom] = []
+    bonds: list[tuple[int, int, int]] = []
+    for fragment in map(encode, Chem.GetMolFrags(mol, asMols=True)):
+        bonds += [(len(atoms) + u, len(atoms) + v, kind) for u, v, kind in fragment.bonds]
+        atoms += fragment.atoms
+    return MoleculeGraph(tuple(atoms), tuple(bonds))
+
+
 def _refuse_uncodable(mol: Chem.Mol) -> None:
     atoms = list(mol.GetAtoms())
     if all(atom.GetAtomicNum() == 1 for atom in atoms):

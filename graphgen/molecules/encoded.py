@@ -44,11 +44,13 @@ class MoleculeBatch(NamedTuple):
 
     ``graph`` has each bond in both directions (E = 2 m) with ``edge_attr`` the bond type, int64 [E];
     ``atoms`` is int64 [N], indices into the vocabulary; ``ids`` is int64 [B], row numbers in the whole set.
+    ``properties`` is float64 [B, p], NaN where a molecule has none, or None if the data set was given none.
     """
 
     graph: GraphBatch
     atoms: Tensor
     ids: Tensor
+    properties: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class EncodedMolecules:
         name: of the data set.
         source_sha256: of the unpacked file it was made from, empty if there was none.
         rows: int64 [M], row numbers in the whole data set.
+        properties: names of what :meth:`with_properties` gave it.
     """
 
     vocabulary: Vocabulary
@@ -67,6 +70,8 @@ class EncodedMolecules:
     source_sha256: str
     rows: Tensor
     _columns: Mapping[str, Tensor] = field(repr=False)
+    properties: tuple[str, ...] = ()
+    _values: Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EncodedMolecules:
@@ -164,6 +169,33 @@ class EncodedMolecules:
         """
         return replace(self, rows=self.rows[torch.as_tensor(indices, dtype=torch.int64)])
 
+    def whole(self) -> EncodedMolecules:
+        """The data set that this is a view of."""
+        return replace(self, rows=torch.arange(len(self._columns["split"])))
+
+    def smiles_bytes(self) -> bytes:
+        """All SMILES of the whole data set, and where each ends: what it is made of."""
+        return bytes(self._columns["smiles"].numpy()) + bytes(self._columns["smiles_ptr"].numpy())
+
+    def with_properties(self, names: Sequence[str], values: Tensor) -> EncodedMolecules:
+        """The same molecules with numbers of any kind, which batches then have and no file keeps.
+
+        Args:
+            names: p names, one a column.
+            values: [rows of the whole data set, p]; NaN where a molecule has none.
+
+        Raises:
+            ValueError: not of that shape.
+        """
+        expected = [len(self._columns["split"]), len(names)]
+        if list(values.shape) != expected:
+            raise ValueError(f"with_properties: expected values {expected}, got {list(values.shape)}")
+        return replace(self, properties=tuple(names), _values=values.double())
+
+    def property_values(self) -> Tensor:
+        """[M, p] float64."""
+        return torch.zeros(len(self), 0) if self._values is None else self._values[self.rows]
+
     def relabelled(self, vocabulary: Vocabulary) -> EncodedMolecules:
         """The same molecules with labels that are indices into another vocabulary.
 
@@ -195,9 +227,11 @@ class EncodedMolecules:
             torch.cat((ends, ends.flip(0)), 1), len(nodes), ptr=ptr, edge_attr=torch.cat((kinds, kinds))
         )
         atoms = self._columns["atoms"][nodes].long()
+        values = None if self._values is None else self._values[rows]
         if device is None:
-            return MoleculeBatch(graph, atoms, rows)
-        return MoleculeBatch(graph.to(device), atoms.to(device), rows.to(device))
+            return MoleculeBatch(graph, atoms, rows, values)
+        moved = None if values is None else values.to(device)
+        return MoleculeBatch(graph.to(device), atoms.to(device), rows.to(device), moved)
 
     @cached_property
     def _smiles(self) -> Any:

@@ -47,6 +47,7 @@ class Stream(IntEnum):
     BROWNIAN_KEY = 17  # not for elements: the seeds within a Brownian motion's cells, see csrc/noise/brownian.h
     PAIR_PRIOR = 18  # the start of a sample on pairs
     PAIR_PATH = 19  # the noise end of a training pair on pairs
+    CONDITION = 20  # which properties a training molecule is shown with
 
 
 def _draw(

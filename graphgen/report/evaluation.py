@@ -38,7 +38,8 @@ DEFINITIONS: Mapping[str, str] = {
     "KL atom types": "divergence of the generated atom-type shares from the true ones, in nats, one count "
     "added to each type on both sides; 0 is best",
     "nats/atom": "mean of -log p(true label) per held-out atom ± standard error over molecules; less is "
-    "better. Controls: over the distinct skeletons, one count added to each atom type so that it is finite",
+    "better. Of a model of whole molecules: -log p of all labels and bonds in their order of atoms, over the number of "
+    "atoms. Controls: over the distinct skeletons, one count added to each atom type so that it is finite",
     _DASH: "not defined for this row, or not known from this file",
 }
 

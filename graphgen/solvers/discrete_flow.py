@@ -83,5 +83,30 @@ def transition(state: Tensor, posterior: Tensor, t: float, end: float, noise: Te
     return law.scatter_add(1, state.unsqueeze(1), stay)
 
 
+def surprise(state: Tensor, data: Tensor, logits: Tensor) -> Tensor:
+    """[M] (1 - t) times the divergence per unit of t, in nats, of the model's jumps from those that lead to ``data``.
+
+    Jumps of rates R' in the place of R are diverged from at sum over j of ``R log(R / R') - R + R'``. To the data and
+    nowhere else R is 1 / (1 - t); R' is posterior(j) / (1 - t). Where x is not the data's that is
+
+        (-log posterior(data) - posterior(x)) / (1 - t),
+
+    for a mask the cross-entropy alone; where it is, ``(1 - posterior(x)) / (1 - t)``, the rate of leaving. Integrated
+    over t along the path to the data, it bounds minus the log-probability of being led there (the bound of
+    Campbell et al. 2022, in the time of generation). A mask's past tells no more than its present, so that with the
+    exact posterior the mean over data is its entropy; with other noise a jump says more than the state does, and the
+    bound keeps a distance.
+
+    Args:
+        state, data: [M] int64.
+        logits: [M, types] of the posterior, that which the state itself says included.
+    """
+    own = (state.unsqueeze(1) == torch.arange(logits.shape[1], device=state.device)).to(logits.dtype)
+    posterior = logits.softmax(1)
+    missing = -logits.log_softmax(1).gather(1, data.unsqueeze(1)).squeeze(1) - (posterior * own).sum(1)
+    # Not one minus its own, which near the end is nothing but rounding.
+    return torch.where(state == data, (posterior * (1 - own)).sum(1), missing)
+
+
 def _over_states(posterior: Tensor, noise: Tensor) -> Tensor:
     return torch.nn.functional.pad(posterior, (0, len(noise) - posterior.shape[1]))

@@ -3,6 +3,7 @@ import torch
 from exact_flow import exact_posteriors, path_law
 
 from graphgen import GraphgenError
+from graphgen.likelihood import held_out_nats
 from graphgen.models import GraphDFM, load, make
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.encoded import Encoder
@@ -42,6 +43,41 @@ def fitted(data, **settings):
     model = untrained(data.vocabulary, **settings)
     model.fit_prior(data)
     return model
+
+
+# All molecules of two atoms of two types, with a law that makes atoms and bond depend on each other.
+OUTCOMES = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
+LAW = torch.rand(16, generator=torch.Generator().manual_seed(5)) ** 3 + 0.1
+LAW = LAW / LAW.sum()
+
+
+def exactly(model, law):
+    """``bind_logits`` of one who knows the law [16] of molecules of two atoms, or [M, 16] of each molecule."""
+
+    def bind(ptr, asked=None):
+        def logits(t, atoms, pairs):
+            state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
+            noises = [model.atom_noise, model.atom_noise, model.pair_noise]
+            # A token that is decided from the start is no mask at t = 0.
+            one, other, pair = exact_posteriors(OUTCOMES, law, state, t.clamp(min=1e-6), noises)
+            return torch.stack((one, other), 1).flatten(0, 1).log(), pair.log()
+
+        return logits
+
+    return bind
+
+
+def assert_shares(whole, law):
+    """Molecules of two atoms have the law, within what so many draws can tell."""
+    count = len(whole.pairs)
+    shares = torch.bincount(whole.atoms.view(-1, 2) @ torch.tensor([8, 4]) + whole.pairs, minlength=16) / count
+    assert bool(((shares - law).abs() <= 4 * (law * (1 - law) / count).sqrt()).all())
+
+
+# An atom of the second type first; the law given that.
+HALF = MoleculeGraph((TWO.atoms[1],), ())
+GIVEN_HALF = torch.where(OUTCOMES[:, 0] == 1, LAW, 0.0)
+GIVEN_HALF = GIVEN_HALF / GIVEN_HALF.sum()
 
 
 def drawn(model, ids, **options):
@@ -97,27 +133,38 @@ def test_corrupted_molecules_have_the_marginals_of_the_path(data, path):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("options", [{}, {"eta": 4.0, "distortion": "identity"}], ids=["plain", "eta"])
 def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options):
-    """All sixteen molecules of two atoms, with a law that makes atoms and bond depend on each other."""
-    count = 3000
     model = untrained(TWO, path=path)
-    outcomes = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
-    law = torch.rand(16, generator=torch.Generator().manual_seed(5)) ** 3 + 0.1
-    law = law / law.sum()
+    model.bind_logits = exactly(model, LAW)
+    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, **options), LAW)
 
-    def exact(ptr):
-        def logits(t, atoms, pairs):
-            state = torch.cat((atoms.view(-1, 2), pairs.unsqueeze(1)), 1)
-            noises = [model.atom_noise, model.atom_noise, model.pair_noise]
-            one, other, pair = exact_posteriors(outcomes, law, state, float(t[0]), noises)
-            return torch.stack((one, other), 1).flatten(0, 1).log(), pair.log()
 
-        return logits
+@pytest.mark.parametrize(("path", "law"), [("absorbing", LAW), *((path, GIVEN_HALF) for path in PATHS)])
+def test_with_a_scaffold_samples_have_the_law_given_it(path, law):
+    """Of one who is told, or who sees it since noise is a mask."""
+    model = untrained(TWO, path=path)
+    model.bind_logits = exactly(model, law)
+    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, scaffold=HALF)
+    assert bool((whole.atoms[::2] == 1).all())
+    assert_shares(whole, GIVEN_HALF)
 
-    model.bind_logits = exact
-    whole = model.sample(torch.arange(count), 0, torch.full((count,), 2), steps=60, **options)
-    found = whole.atoms.view(-1, 2) @ torch.tensor([8, 4]) + whole.pairs
-    shares = torch.bincount(found, minlength=16) / count
-    assert bool(((shares - law).abs() <= 4 * (law * (1 - law) / count).sqrt()).all())
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_molecule_contains_the_scaffold(data, path):
+    model = fitted(data, path=path)
+    scaffold = MoleculeGraph((("O", 0), ("C", 0), ("C", 0), ("C", 0)), ((0, 1, 1), (1, 2, 0)))
+    made = drawn(model, range(60), eta=1.0, scaffold=scaffold)
+    assert {len(molecule.atoms) for molecule in made} == {4, 5, 6}
+    for molecule in made:
+        assert molecule.atoms[:4] == scaffold.atoms
+        assert tuple(bond for bond in molecule.bonds if bond[1] < 4) == scaffold.bonds
+    assert len(set(made)) > 20
+    parts = [drawn(model, part, eta=1.0, scaffold=scaffold) for part in torch.arange(60).split(7)]
+    assert [molecule for part in parts for molecule in part] == made
+    # Given in the other direction, a bond is the same; given whole, nothing is left to draw.
+    turned = scaffold._replace(bonds=((1, 0, 1), (1, 2, 0)))
+    assert drawn(model, range(60), eta=1.0, scaffold=turned) == made
+    full = MoleculeGraph((("C", 0),) * 6, tuple((i, i + 1, 0) for i in range(5)))
+    assert set(drawn(model, range(5), scaffold=full)) == {full}
 
 
 def test_what_noise_cannot_be_is_sure_to_stay(data):
@@ -199,7 +246,7 @@ def test_it_learns_what_the_molecules_have_in_common(data):
         with torch.no_grad():
             return sum(float(model.loss(batch, 1, step)) for step in range(8)) / 8
 
-    def alone(ptr):
+    def alone(ptr, asked):
         """What a token's own state says, and how common labels are."""
         laws = model.atom_noise.log(), model.pair_noise.log()
         return lambda t, *states: tuple(law.expand(len(x), -1) for law, x in zip(laws, states, strict=True))
@@ -221,7 +268,7 @@ def test_training_resumes_and_the_folder_holds_the_model(data, tmp_path):
     settings = TrainSettings(epochs=4, batch_size=16, lr=1e-2, seed=3)
     model = untrained(data.vocabulary)
     records = train(model, data, tmp_path / "run", settings, progress=False)
-    assert records[-1]["valid"] < records[0]["valid"] and "nats" not in records[-1]
+    assert records[-1]["valid"] < records[0]["valid"] and records[-1]["nats"] < records[0]["nats"]
     again = load(tmp_path / "run")
     learning = data.split("train")
     assert torch.equal(again.size_counts, torch.bincount(learning.sizes, minlength=256))
@@ -244,6 +291,213 @@ def test_training_resumes_and_the_folder_holds_the_model(data, tmp_path):
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+# ---- likelihood -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sixteen():
+    """Each of OUTCOMES once."""
+    encoder = Encoder()
+    for one, other, kind in OUTCOMES.tolist():
+        atoms = (TWO.atoms[one], TWO.atoms[other])
+        encoder.add(MoleculeGraph(atoms, ((0, 1, kind - 1),) if kind else ()), f"{one}{other}{kind}")
+    return encoder.finish("sixteen").relabelled(TWO)
+
+
+def bound(model, molecules, seed=0, **options):
+    """Of each of them, by many draws."""
+    with torch.no_grad():
+        return model.log_prob(molecules.batch(torch.arange(len(molecules))), seed, **options)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_bound_of_the_exact_posterior_is_the_log_probability_of_masks_and_below_of_others(sixteen, path):
+    model = untrained(TWO, path=path)
+    model.size_counts[2], model.size_counts[5] = 3, 1
+    model.bind_logits = exactly(model, LAW)
+    found, exact = bound(model, sixteen, samples=40), LAW.log() + torch.tensor(0.75).log()
+    assert found.evaluations == 800 and torch.equal(found.atoms, torch.full((16,), 2))
+    if path == "absorbing":
+        assert bool(((found.value - exact).abs() < 4 * found.stderr + 1e-4).all())
+        assert float(LAW @ (found.value - exact)) == pytest.approx(0, abs=0.03)
+    else:
+        assert bool((found.value < exact + 4 * found.stderr).all())
+        assert -0.8 < float(LAW @ (found.value - exact)) < -0.1  # what jumps say beyond states
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
+    """Of a network that has learnt nothing, whose samples are counted; small steps, for the bound is of none."""
+    model = untrained(TWO, path=path)
+    model.size_counts[2] = 1
+    model.field.pair_out[-1].bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0])
+    count = 4000
+    made = model.sample(torch.arange(count), 5, steps=60)
+    shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
+    found = bound(model, sixteen, samples=20)
+    assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
+    assert (0.9 if path == "absorbing" else 0.35) < float(found.value.exp().sum()) < 1.05  # and not far below
+
+
+def test_other_seeds_give_the_same_but_for_their_error(sixteen):
+    model = untrained(TWO)
+    model.size_counts[2] = 1
+    many = bound(model, sixteen, samples=40)
+    few = torch.stack([bound(model, sixteen, seed, steps=2).value for seed in range(1, 101)])
+    assert bool(((few.mean(0) - many.value).abs() < 4 * (few.std(0) / 10 + many.stderr)).all())
+    assert bool(few.std(0).gt(0).all())
+    batch = sixteen.batch([3, 9])
+    once = bound(model, sixteen, 4).value
+    with torch.no_grad():
+        assert torch.allclose(model.log_prob(batch, 4).value, once[[3, 9]], atol=1e-4)
+
+
+def test_the_bound_has_a_gradient_and_knows_sizes(data):
+    for path in PATHS:
+        model = fitted(data, path=path)
+        value = model.log_prob(data.batch([0, 1, 2, 3]), 1).value
+        value.sum().backward()
+        assert all(bool(x.grad.isfinite().all()) for x in model.parameters())
+        assert bool(model.field.atom_out.weight.grad.any())
+    extreme = fitted(data, path="uniform")
+    extreme.times = lambda batch, *_: torch.full((batch.graph.num_graphs,), 1 - 2.0**-24)  # v of 2^-24: the very end
+    assert bool(bound(extreme, data.take([0, 1]), steps=1).value.isfinite().all())
+    encoder = Encoder()
+    encoder.add(MoleculeGraph((("C", 0),), ()), "C")
+    encoder.add(MoleculeGraph((("O", 0),), ()), "O")
+    lone = encoder.finish("lone").relabelled(data.vocabulary)
+    assert bool(bound(model, lone).value.isneginf().all())
+    with pytest.raises(GraphgenError, match="never makes molecules of these sizes"):
+        held_out_nats(model, lone, progress=False)
+    with pytest.raises(GraphgenError, match="does not know how large"):
+        bound(untrained(data.vocabulary), data)
+
+
+# ---- conditions -----------------------------------------------------------------------------------------------------
+
+
+def asked_for(model, law, other):
+    """``bind_logits`` of one who knows that molecules have ``law`` where nothing is asked, and ``other`` if it is."""
+    free, told = exactly(model, law), exactly(model, other)
+    return lambda ptr, asked=None: free(ptr) if asked is None or not bool(asked[:, 1].any()) else told(ptr)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_with_exact_posteriors_what_is_asked_is_made(path):
+    model = untrained(TWO, path=path, conditions=["kind"])
+    other = LAW.flip(0)
+    model.bind_logits = asked_for(model, LAW, other)
+    ids, sizes = torch.arange(3000), torch.full((3000,), 2)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}), other)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}, guidance=0.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60), LAW)
+
+
+def test_guidance_is_the_product_of_powers():
+    """Of one step from noise, which draws every token alone: asked^w free^(1 - w)."""
+    model = untrained(TWO, path="absorbing", conditions=["kind"])
+    free, told = torch.tensor([0.7, 0.3]), torch.tensor([0.4, 0.6])
+
+    def bind(ptr, asked=None):
+        law = free if asked is None else told
+        return lambda t, atoms, pairs: (law.log().expand(len(atoms), -1), torch.zeros(len(pairs), 4))
+
+    model.bind_logits = bind
+    sizes = torch.full((4000,), 2)
+    for weight in (0.5, 1.0, 3.0):
+        made = model.sample(torch.arange(4000), 0, sizes, steps=1, condition={"kind": 1.0}, guidance=weight)
+        expected = told**weight * free ** (1 - weight)
+        expected = expected / expected.sum()
+        found = float((made.atoms == 1).float().mean())
+        assert found == pytest.approx(float(expected[1]), abs=4 * (0.25 / 8000) ** 0.5)
+
+
+def oxygens(data):
+    """Chains, and what is asked: their length; the last has none."""
+    values = torch.stack((data.sizes.double(), torch.arange(len(data)).double()), 1)
+    values[-1, 0] = torch.nan
+    return data.with_properties(["length", "row"], values)
+
+
+def test_what_is_absent_changes_nothing(data):
+    plain = fitted(data)
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    weights = plain.state_dict()
+    widened = torch.cat((weights["field.time.0.weight"], torch.ones(16, 4)), 1)
+    taken = {name: weights.get(name, value) for name, value in model.state_dict().items()}
+    model.load_state_dict(taken | {"field.time.0.weight": widened})
+    assert drawn(model, range(20)) == drawn(plain, range(20))
+    model.fit_prior(oxygens(data))
+    assert drawn(model, range(20)) == drawn(plain, range(20))
+    assert drawn(model, range(20), condition={"length": 9.0}) != drawn(plain, range(20))
+    batch = oxygens(data).batch(range(10))
+    assert torch.equal(model.log_prob(batch, 1).value, plain.log_prob(data.batch(range(10)), 1).value)
+
+
+def test_properties_are_standardised_and_dropped(data, tmp_path):
+    with_values = oxygens(data)
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    model.fit_prior(with_values)
+    length = data.sizes[:-1].double()
+    assert torch.allclose(model.conditions.mean, torch.stack((length.mean(), torch.tensor(29.5).double())))
+    assert float(model.conditions.deviation[0]) == pytest.approx(float(length.std(correction=0)))
+    told = model.conditions.asked({"row": 29.5}, 3, torch.float32)
+    assert torch.equal(told, torch.tensor([[0.0, 0.0, 0.0, 1.0]]).expand(3, -1))
+    batch = with_values.batch(torch.arange(59))
+    shown = torch.stack([model.conditions.of_batch(batch, 1, step, torch.float32)[:, 2:] for step in range(200)])
+    assert float(shown.mean()) == pytest.approx(0.45, abs=0.02)
+    both = float((shown.sum(2) == 0).float().mean())
+    assert both == pytest.approx(0.1 + 0.9 * 0.25, abs=0.02)
+    assert float(model.conditions.of_batch(with_values.batch([59]), 1, 0, torch.float32)[0, [0, 2]].abs().sum()) == 0
+    model.save(tmp_path)
+    again = load(tmp_path)
+    assert drawn(again, range(9), condition={"row": 3.0}) == drawn(model, range(9), condition={"row": 3.0})
+
+
+def test_training_makes_the_condition_matter():
+    """Molecules of one atom, whose type is what is asked."""
+    encoder = Encoder()
+    for k in range(40):
+        encoder.add(MoleculeGraph(((("C", "O")[k % 2], 0),), ()), "CO"[k % 2] + str(k))
+    data = encoder.finish("atoms")
+    data = data.with_properties(["oxygens"], torch.arange(40).remainder(2).double().unsqueeze(1))
+    model = fitted(data, conditions=["oxygens"])
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(60):
+        optimizer.zero_grad()
+        model.loss(data.batch(range(40)), 0, step).backward()
+        optimizer.step()
+
+    def share(**options):
+        return float((model.sample(torch.arange(300), 1, steps=8, **options).atoms == 1).float().mean())
+
+    assert data.vocabulary.names[1] == "O"
+    assert share(condition={"oxygens": 1.0}) > 0.9 and share(condition={"oxygens": 0.0}) < 0.1
+    assert 0.35 < share() < 0.65
+    assert share(condition={"oxygens": 1.0}, guidance=2.0) >= share(condition={"oxygens": 1.0})
+
+
+def test_conditions_are_checked(data):
+    model = untrained(data.vocabulary, conditions=["length", "row"])
+    with pytest.raises(GraphgenError, match=r"have the properties \[\] and the model needs \['length', 'row'\]"):
+        model.fit_prior(data)
+    model.fit_prior(oxygens(data))
+    with pytest.raises(GraphgenError, match="the molecules have no properties"):
+        model.loss(data.batch([0]), 0)
+    for options, message in (
+        ({"condition": {"qed": 1.0}}, "condition qed: .* it knows length, row"),
+        ({"condition": {"row": float("nan")}}, "condition row=nan"),
+        ({"guidance": 2.0}, "without a condition"),
+        ({"condition": {"row": 1.0}, "guidance": -1.0}, "guidance"),
+    ):
+        with pytest.raises(GraphgenError, match=message):
+            model.sample(torch.arange(2), 0, **options)
+    with pytest.raises(GraphgenError, match="was trained without conditions"):
+        fitted(data).sample(torch.arange(2), 0, condition={"qed": 0.5})
+    with pytest.raises(GraphgenError, match="once"):
+        untrained(TWO, conditions=["qed", "qed"])
+
+
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +516,14 @@ def test_settings_and_options_are_checked(data):
     for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}):
         with pytest.raises(GraphgenError, match=next(iter(options))):
             model.sample(torch.arange(2), 0, **options)
+    for atoms, message in (
+        ((("N", 1),), r"atoms N\+, which the model does not know; it knows C, O"),
+        ((("C", 0),) * 7, r"a scaffold of 7 atoms is larger than any training molecule \(6 atoms"),
+    ):
+        with pytest.raises(GraphgenError, match=message):
+            model.sample(torch.arange(2), 0, scaffold=MoleculeGraph(atoms, ()))
+    with pytest.raises(GraphgenError, match="a scaffold of 2 atoms has no room in molecules of 1"):
+        model.sample(torch.arange(1), 0, torch.tensor([1]), scaffold=MoleculeGraph((("C", 0),) * 2, ()))
     encoder = Encoder()
     encoder.add(MoleculeGraph((("C", 0),) * 300, tuple((i, i + 1, 0) for i in range(299))), "C" * 300)
     with pytest.raises(GraphgenError, match="a molecule of 300 atoms.* at most 255"):

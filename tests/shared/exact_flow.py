@@ -15,15 +15,16 @@ def path_law(end, t, noise):
 
 
 def exact_posteriors(outcomes, law, state, t, noises):
-    """Posterior [M, types] of every token's end, given states [M, T] of all tokens at time t.
+    """Posterior [M, types] of every token's end, given states [M, T] of all tokens at time t, or [M] times.
 
     Args:
-        outcomes: [K, T] all there is, with probabilities law [K].
+        outcomes: [K, T] all there is, with probabilities law [K], or [M, K].
         noises: T noise laws.
     """
-    weight = law.expand(len(state), -1)
+    weight, t = law.expand(len(state), -1), torch.as_tensor(t, dtype=law.dtype).view(-1, 1)
     for token, noise in enumerate(noises):
-        weight = weight * path_law(outcomes[:, token], t, noise)[:, state[:, token]].T
+        there = state[:, token].unsqueeze(1) == outcomes[:, token]
+        weight = weight * (t * there + (1 - t) * noise[state[:, token]].unsqueeze(1))
     total = weight.sum(1, keepdim=True)
     weight = weight / total.where(total > 0, torch.ones_like(total))  # what cannot be has no posterior
     ends = [torch.nn.functional.one_hot(outcomes[:, token]).to(law.dtype) for token in range(len(noises))]

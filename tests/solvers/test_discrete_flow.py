@@ -121,3 +121,37 @@ def test_with_the_exact_posterior_the_data_is_reached_to_first_order(path, eta, 
         assert float(found.sum()) == pytest.approx(1)
         errors.append(float((found.view(count, count)[:TYPES, :TYPES].flatten() - law).abs().sum()))
     assert errors[1] < 0.03 and errors[1] < 0.65 * errors[0]
+
+
+@ALL_PATHS
+def test_surprise_is_the_divergence_of_the_rates(path):
+    noise, t = NOISES[path].double(), 0.6
+    states = torch.arange(len(noise))
+    logits = torch.randn(len(noise), TYPES, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    theirs = discrete_flow.rates(states, logits.softmax(1), t, noise)
+    for end in range(TYPES):
+        true = discrete_flow.rates(states, of_end(end, len(noise)), t, noise)
+        apart = torch.special.xlogy(true, true / theirs) - true + theirs
+        apart = apart.masked_fill(torch.eye(len(noise), dtype=torch.bool), 0.0).nansum(1)  # no rate to masks: 0 / 0
+        found = discrete_flow.surprise(states, torch.full_like(states, end), logits)
+        assert torch.allclose(found / (1 - t), apart, atol=1e-12)
+
+
+def test_the_masks_surprise_adds_up_to_the_entropy():
+    """Two dependent tokens, over all states and a fine grid of times."""
+    noise = NOISES["absorbing"].double()
+    outcomes = torch.cartesian_prod(torch.arange(TYPES), torch.arange(TYPES))
+    law = torch.rand(9, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) ** 4
+    law /= law.sum()
+    state = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    total = torch.zeros(9, dtype=torch.float64)
+    for t in ((torch.arange(400) + 0.5) / 400).tolist():
+        posteriors = exact_posteriors(outcomes, law, state, t, [noise, noise])
+        for number, outcome in enumerate(outcomes):
+            chance = path_law(outcome, t, noise)[0, state[:, 0]] * path_law(outcome, t, noise)[1, state[:, 1]]
+            missed = sum(
+                discrete_flow.surprise(state[:, i], outcome[i].expand(16), posteriors[i].clamp(min=1e-300).log())
+                for i in range(2)
+            )
+            total[number] += chance @ missed / (1 - t) / 400
+    assert torch.allclose(total, -law.log(), atol=1e-3)

@@ -34,15 +34,15 @@ class KernelOp:
         pull: Callable[[tuple[Any, ...], tuple[Any, ...], Values], tuple[Tensor | None, ...]] | None,
         tensors: int,
     ) -> None:
-        self.reference, self.forward, self.pull, self.tensors = reference, forward, pull, tensors
-        self.function = _make_function(self)
+        self.reference, self.forward, self.tensors = reference, forward, tensors
+        self.function = None if pull is None else _make_function(self, pull)
 
     def __call__(self, *args: Any) -> Values:
         first = args[0]
         if not _has_kernel(first) or torch.compiler.is_compiling() or transforming():
             return _as_tuple(self.reference(*args))
         if differentiates(*args[: self.tensors]):
-            return _as_tuple(self.reference(*args)) if self.pull is None else self.function.apply(*args)
+            return _as_tuple(self.reference(*args)) if self.function is None else self.function.apply(*args)
         return self.forward(*map(_contiguous, args[: self.tensors]), *args[self.tensors :])
 
     def differentiable_pull(self, args: tuple[Any, ...], grads: Values, needs: tuple[bool, ...]) -> Any:
@@ -66,7 +66,7 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().contiguous()
 
 
-def _make_function(op: KernelOp) -> Any:
+def _make_function(op: KernelOp, pull: Callable[..., tuple[Tensor | None, ...]]) -> Any:
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Values:
@@ -79,7 +79,7 @@ def _make_function(op: KernelOp) -> Any:
             args, needs = ctx.saved_tensors, ctx.needs_input_grad
             if torch.is_grad_enabled():
                 return op.differentiable_pull((*args, *ctx.rest), grads, needs)
-            found = op.pull(tuple(map(_contiguous, args)), ctx.rest, tuple(grad.contiguous() for grad in grads))
+            found = pull(tuple(map(_contiguous, args)), ctx.rest, tuple(grad.contiguous() for grad in grads))
             return *found, *(None for _ in ctx.rest)
 
     return Function
