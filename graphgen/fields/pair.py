@@ -163,7 +163,7 @@ class PairLayer(nn.Module):
         """
         received, logits = ops.pair_attention(self.query_key_value(h), self.bias_gate(e), pairs, self.heads)
         h = h + self.attended(received)
-        h = ops.norm_mlp(h, *self.own.parameters(), self.own_out.weight.t(), self.own_out.bias)
+        h = ops.norm_mlp(h, self.own.weight, self.own.bias, self.own_out.weight.t(), self.own_out.bias)
         e = ops.pair_update(
             e,
             self.ends(h),

@@ -330,7 +330,7 @@ def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
     """Of a network that has learnt nothing, whose samples are counted; small steps, for the bound is of none."""
     model = untrained(TWO, path=path)
     model.size_counts[2] = 1
-    model.field.pair_out[-1].bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0])
+    model.field.pair_out.bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0])
     count = 4000
     made = model.sample(torch.arange(count), 5, steps=60)
     shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
@@ -423,9 +423,9 @@ def test_what_is_absent_changes_nothing(data):
     plain = fitted(data)
     model = untrained(data.vocabulary, conditions=["length", "row"])
     weights = plain.state_dict()
-    widened = torch.cat((weights["field.time.0.weight"], torch.ones(16, 4)), 1)
+    widened = torch.cat((weights["field.time_in.weight"], torch.ones(16, 4)), 1)
     taken = {name: weights.get(name, value) for name, value in model.state_dict().items()}
-    model.load_state_dict(taken | {"field.time.0.weight": widened})
+    model.load_state_dict(taken | {"field.time_in.weight": widened})
     assert drawn(model, range(20)) == drawn(plain, range(20))
     model.fit_prior(oxygens(data))
     assert drawn(model, range(20)) == drawn(plain, range(20))

@@ -119,7 +119,6 @@ def _reference(
     pairs: Pairs | None,
 ) -> Tensor:
     if pairs is None:
-        assert first_bias is not None
         return reference.norm_mlp(x, own, first_bias, weight, bias)
     assert ends is not None and logits is not None and of_logits is not None
     return reference.pair_update(x, ends, logits, own, of_logits, weight, bias, pairs)
@@ -128,12 +127,12 @@ def _reference(
 _norm_mlp = KernelOp(_reference, _mlp, _mlp_pull, tensors=8)
 
 
-def norm_mlp(x: Tensor, first: Tensor, first_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def norm_mlp(x: Tensor, first: Tensor, first_bias: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
     """``x + silu(normal(x) @ first + first_bias) @ weight + bias``: a transformer's second half of a layer.
 
     Args:
         x: [N, K] float32, float64 or bfloat16.
-        first, first_bias: [K, M] and [M], same dtype.
+        first, first_bias: [K, M] and [M], same dtype; the latter may be None.
         weight, bias: [M, K] and [K], same dtype.
 
     Returns:

@@ -42,7 +42,7 @@ def pair_walks(bonded: Tensor, pairs: Pairs, length: int) -> tuple[Tensor, Tenso
     """
     if bonded.shape != (len(pairs.first),):
         raise ValueError(
-            f"pair_walks: expected [{len(pairs.first)}], a number for every pair, got {list(bonded.shape)}"
+            f"pair_walks: expected a number for each of {len(pairs.first)} pairs, got {list(bonded.shape)}"
         )
     returns, walks = _pair_walks(bonded, pairs, length)
     return returns, walks

@@ -20,7 +20,7 @@ def norm_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     return normal @ weight if bias is None else normal @ weight + bias
 
 
-def norm_mlp(x: Tensor, first: Tensor, first_bias: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def norm_mlp(x: Tensor, first: Tensor, first_bias: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
     """See :func:`graphgen.ops.norm_mlp`."""
     return x + torch.nn.functional.silu(norm_linear(x, first, first_bias)) @ weight + bias
 
