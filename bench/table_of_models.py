@@ -158,7 +158,13 @@ def sampled(
         n, seed, test, nll_draws=0, candidates=candidates, device=device, batch_size=512, **sampling
     )
     seconds = time.process_time() - began
-    extra: dict[str, Any] = {"cpu_seconds": round(seconds, 2), "sampling": sampling}
+    in_model, after = made.seconds
+    extra: dict[str, Any] = {
+        "cpu_seconds": round(seconds, 2),
+        "model_seconds": round(in_model, 2),
+        "reading_seconds": round(after, 2),
+        "sampling": sampling,
+    }
     if candidates is not None:
         extra["candidates"] = vars(candidates)
     if made.accepted is not None and candidates is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -88,21 +90,22 @@ def generate(
     choice = candidates or Candidates()
     if (nll_draws or choice.by_likelihood) and not hasattr(model, "log_prob"):
         raise GraphgenError(f"a {model.name} has no likelihood to choose or to report by; choose 'first'")
-    found = _Found(model.vocabulary)
+    found, clock = _Found(model.vocabulary), _Clock(device)
 
     def attempt(attempts: Tensor) -> list[str | None]:
         rows = draw_structures(len(structures), len(attempts), seed, int(attempts[0]))
         ids = choice.ids(attempts).to(device)
         batch = structures.batch(rows.repeat_interleave(choice.count), device)
-        atoms = model.sample(batch.graph, ids, seed, **sampling)
         bound = None
-        if nll_draws or choice.by_likelihood:
-            drawn = MoleculeBatch(batch.graph, atoms, ids)
-            bound = model.log_prob(drawn, seed, samples=max(nll_draws, 1), method="rk4", steps=_NLL_STEPS)
+        with clock.of_model():
+            atoms = model.sample(batch.graph, ids, seed, **sampling)
+            if nll_draws or choice.by_likelihood:
+                drawn = MoleculeBatch(batch.graph, atoms, ids)
+                bound = model.log_prob(drawn, seed, samples=max(nll_draws, 1), method="rk4", steps=_NLL_STEPS)
         return found.add(structures, rows, attempts, seed, atoms, bound, choice)
 
     _repeat(attempt, n, max(batch_size // choice.count, 1), start, until_molecules, progress)
-    return found.finish(with_nll=nll_draws > 0, with_accepted=choice.reject)
+    return found.finish(nll_draws > 0, choice.reject, clock.seconds)
 
 
 @torch.no_grad()
@@ -140,9 +143,11 @@ def generate_whole(
     smiles: list[str | None] = []
     reasons: list[str | None] = []
     labels, sizes = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(1, dtype=torch.int64)]
+    clock = _Clock(device)
 
     def attempt(attempts: Tensor) -> list[str | None]:
-        drawn = model.sample(attempts.to(device), seed, **sampling)
+        with clock.of_model():
+            drawn = model.sample(attempts.to(device), seed, **sampling)
         read = [_read(molecule) for molecule in drawn.molecules(model.vocabulary)]
         smiles.extend(text for text, _ in read)
         reasons.extend(reason for _, reason in read)
@@ -157,7 +162,28 @@ def generate_whole(
         atoms=torch.cat(labels),
         node_ptr=torch.cat(sizes).cumsum(0),
         names=model.vocabulary.names,
+        seconds=clock.seconds,
     )
+
+
+class _Clock:
+    """How long a model took, and all that is done with what it made."""
+
+    def __init__(self, device: str) -> None:
+        self._on_cuda = torch.device(device).type == "cuda"
+        self._model, self._began = 0.0, time.perf_counter()
+
+    @contextmanager
+    def of_model(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self._on_cuda:
+            torch.cuda.synchronize()
+        self._model += time.perf_counter() - began
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        return self._model, time.perf_counter() - self._began - self._model
 
 
 def _repeat(
@@ -270,7 +296,7 @@ class _Found:
         types = self.vocabulary.atoms
         return _read(MoleculeGraph(tuple(types[a] for a in labels.tolist()), structures.graph(row).bonds))
 
-    def finish(self, with_nll: bool, with_accepted: bool) -> Generated:
+    def finish(self, with_nll: bool, with_accepted: bool, seconds: tuple[float, float]) -> Generated:
         sizes = torch.cat(self.sizes)
         return Generated(
             smiles=self.smiles,
@@ -282,4 +308,5 @@ class _Found:
             nll=torch.cat(self.values) if with_nll else None,
             nll_stderr=torch.cat(self.errors) if with_nll else None,
             accepted=torch.cat(self.accepted) if with_accepted else None,
+            seconds=seconds,
         )

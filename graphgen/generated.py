@@ -42,6 +42,7 @@ class Generated:
             it is not known.
         nll_stderr: [M] the standard error of ``nll`` where that is an estimate; NaN where it is not known.
         accepted: [M] int64, how many of an attempt's candidates were molecules; None where none were rejected.
+        seconds: that passed in the model, and with all that RDKit makes of its results; None where it is not known.
     """
 
     smiles: Sequence[str | None]
@@ -53,6 +54,7 @@ class Generated:
     nll: Tensor | None = None
     nll_stderr: Tensor | None = None
     accepted: Tensor | None = None
+    seconds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.reasons) != len(self):
@@ -226,7 +228,8 @@ def _from_table(path: Path, smiles_column: str | None) -> Generated:
         torch.tensor([index[name] for row in labels for name in row]) if has_atoms else None,
         sizes.cumsum(0) if has_atoms else None,
         names,
-        *map(_known, numbers.values()),
+        nll=_known(numbers["nll"]),
+        nll_stderr=_known(numbers["nll_stderr"]),
     )
 
 

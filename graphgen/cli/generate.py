@@ -202,9 +202,12 @@ def generate(
     if result.accepted is not None:
         share = float(result.accepted.sum()) / (len(result) * candidates)
         accepted = f"{100 * share:.2f} % of {len(result) * candidates:,} candidates accepted; "
+    times = ""
+    if result.seconds is not None:
+        times = f"; {result.seconds[0]:.1f} s in the model, {result.seconds[1]:.1f} s to read its molecules"
     log(
         f"{len(result):,} attempts, {len(result) - failed:,} molecules, {failed:,} failures; {accepted}"
-        f"{n:,} rows in {plain(out)}"
+        f"{n:,} rows in {plain(out)}{times}"
     )
     if wanted is not None:
         show(_achieved(trained, result, wanted))
