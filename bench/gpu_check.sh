@@ -110,7 +110,7 @@ else
   device=cpu rounds=2 # only to see that they run
 fi
 
-for name in roofline bench_message_passing bench_dense bench_noise bench_trace bench_stepping bench_sampling; do
+for name in roofline bench_message_passing bench_dense bench_noise bench_trace bench_stepping bench_sampling bench_pairs; do
   if step "$name ($device)" 90 "$python" "bench/$name.py" --device $device --rounds $rounds --json "$results/$name.$device.json"; then
     echo
     awk -v mark="==== $name ($device)" '$0 == mark {found = 1; next} found' "$log"

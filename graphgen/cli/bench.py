@@ -14,7 +14,10 @@ from graphgen.cli.common import EXIT_ERROR, Device, check_device, log, plain, po
 
 def bench(
     families: Annotated[
-        list[str] | None, typer.Argument(help="compat, dense, message_passing, noise, trace.", show_default="all")
+        list[str] | None,
+        typer.Argument(
+            help="compat, dense, message_passing, noise, pairs, sampling, stepping, trace.", show_default="all"
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One size and few rounds: rough, within a minute.")] = False,
     only: Annotated[str, typer.Option(help="Only cases whose name contains this.", show_default=False)] = "",
