@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -44,7 +41,7 @@ def test_they_are_found_once_and_kept_and_views_share_them(data, tmp_path, monke
         properties.with_properties(data, ["mw", "mw"], tmp_path)
 
 
-def test_what_is_kept_needs_no_rdkit_to_train_from(data, tmp_path):
+def test_what_is_kept_needs_no_rdkit_to_train_from(data, tmp_path, run_python):
     properties.with_properties(data, ["mw"], tmp_path, progress=False)
     program = f"""
 import sys
@@ -59,7 +56,8 @@ data = with_properties(EncodedMolecules.open(folder / "three.safetensors"), ["mw
 model = GraphDFM(data.vocabulary, hidden=8, pair_hidden=4, layers=1, heads=2, conditions=["mw"])
 train(model, data, folder / "run", TrainSettings(epochs=1), progress=False)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    found = run_python(program)
+    assert found.returncode == 0, found.stderr
 
 
 def test_asked_values_are_read():
