@@ -26,8 +26,10 @@ class PairField(nn.Module):
     The current graph may be uncertain: a label may be given by the probabilities of all. The field sees, beside labels
     and time, the number of atoms, the sum of bond orders at each atom, and how many walks of 1 to ``walk`` steps on
     the current bonds come back to their atom, or lead from one to the other, each weighted by 1 / the root of the
-    degrees along it (of the walks back that is the probability of a random walk's return). Atoms renamed, its results
-    are renamed likewise. Other molecules of the batch influence nothing, not even a bit where the engine has kernels.
+    degrees along it (of the walks back that is the probability of a random walk's return). It also sees which atoms
+    hang together by pairs that are likelier bonded than not, and what share of the molecule hangs together with each:
+    no data are in pieces, and far along a chain no short walk tells. Atoms renamed, its results are renamed likewise.
+    Other molecules of the batch influence nothing, not even a bit where the engine has kernels.
 
     Args:
         atom_types: c, labels that an atom may have in the end.
@@ -64,8 +66,8 @@ class PairField(nn.Module):
         self.widths = [hidden, pair_hidden]
         self.atom = nn.Embedding(atom_states, hidden)
         self.pair = nn.Embedding(pair_states, pair_hidden)
-        self.atom_in = Linear(1 + walk, hidden)
-        self.pair_in = Linear(walk, pair_hidden, bias=False)
+        self.atom_in = Linear(2 + walk, hidden)
+        self.pair_in = Linear(1 + walk, pair_hidden, bias=False)
         self.conditions = conditions
         self.time_in = Linear(2 + 2 * conditions, hidden)
         self.time_out = Linear(hidden, hidden + pair_hidden, bias=False)
@@ -95,12 +97,12 @@ class PairField(nn.Module):
         log_sizes = pairs.ptr.diff().clamp(min=1).log().unsqueeze(1)
 
         def field(t: Tensor, atoms: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-            valence, returns, walks = self._features(kinds, pairs)
+            of_atoms, of_pairs = self._features(kinds, pairs)
             nothing = t.new_zeros(len(t), 2 * self.conditions)
             known = torch.cat((t.unsqueeze(1), log_sizes.to(t.dtype), nothing if asked is None else asked), 1)
             node_clock, pair_clock = self.time_out(ops.activation(self.time_in(known))).split(self.widths, 1)
-            h = _look_up(self.atom.weight, atoms) + self.atom_in(torch.cat((valence / 4, returns), 1))
-            e = _look_up(self.pair.weight, kinds) + self.pair_in(walks)
+            h = _look_up(self.atom.weight, atoms) + self.atom_in(of_atoms)
+            e = _look_up(self.pair.weight, kinds) + self.pair_in(of_pairs)
             h, e = h + node_clock[pairs.of_atom], e + pair_clock[pairs.of_pair]
             for layer in self.layers:
                 h, e = layer(h, e, pairs)
@@ -111,13 +113,20 @@ class PairField(nn.Module):
     def forward(self, t: Tensor, atoms: Tensor, pairs: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
         return self.bind(ptr)(t, atoms, pairs)
 
-    def _features(self, kinds: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, 1] sum of bond orders, [N, walk] walks back, [T, walk] walks from the one to the other."""
+    def _features(self, kinds: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """[N, 2 + walk] of atoms: a quarter of their bond orders' sum, share of the molecule that hangs together with
+        them, walks back; [T, 1 + walk] of pairs: whether they hang together, walks from the one to the other."""
         orders = _look_up(self.orders, kinds)
         bonded = _look_up((self.orders > 0).to(orders.dtype), kinds)
-        valence = orders.new_zeros(int(pairs.ptr[-1]))
-        valence = valence.index_add(0, pairs.first, orders).index_add(0, pairs.second, orders)
-        return valence.unsqueeze(1), *ops.pair_walks(bonded, pairs, self.walk)
+        connected = ops.pair_connected(bonded > 0.5, pairs).to(orders.dtype)
+        valence, others = (
+            x.new_zeros(int(pairs.ptr[-1])).index_add(0, pairs.first, x).index_add(0, pairs.second, x)
+            for x in (orders, connected)
+        )
+        share = (1 + others) / pairs.ptr.diff()[pairs.of_atom]
+        returns, walks = ops.pair_walks(bonded, pairs, self.walk)
+        of_atoms = torch.cat((valence.unsqueeze(1) / 4, share.unsqueeze(1), returns), 1)
+        return of_atoms, torch.cat((connected.unsqueeze(1), walks), 1)
 
 
 class Linear(nn.Linear):

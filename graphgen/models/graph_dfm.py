@@ -123,14 +123,15 @@ class GraphDFM(WholeMoleculeModel):
     def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
         """Cross-entropy of the ends at a random point of the path, nats: per atom, plus 5 times that per pair.
 
-        Each property of a molecule is shown with probability 1/2, or none at all with 1/10, so that one field learns
+        Times are as dense as the sampler's steps with its "polydec" clock: what makes a molecule valid is decided late.
+        Each property of a molecule is shown with probability 1/2, or none at all with 1/2, so that one field learns
         to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022).
 
         Args:
             seed, step: of the noise; the same pair gives the same loss.
         """
         end = CompleteGraphs.of(batch)
-        t = self.times(batch, seed, step)
+        t = _late(1 - self.times(batch, seed, step))
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
         shown = None if self.conditions is None else self.conditions.of_batch(batch, seed, step, self.dtype)
         atom_logits, pair_logits = self.bind_logits(end.ptr, shown)(t, atoms, pairs)
@@ -182,7 +183,7 @@ class GraphDFM(WholeMoleculeModel):
             for part in range(steps):
                 number = (step * samples + sample) * steps + part
                 v = (1 - self.times(batch, seed, number) + part) / steps
-                t = 1 - (v * v).clamp(min=_LEFT)
+                t = _late(v)
                 atoms, pairs = self.corrupt(end, t, batch.ids, seed, number)
                 of_atoms, of_pairs = logits(t, atoms, pairs)
                 missed = v.new_zeros(len(v))
@@ -338,6 +339,11 @@ class GraphDFM(WholeMoleculeModel):
             pairs = drawn(pair_law, begins, Stream.PAIR_STEP, step)
             atoms, pairs = decided.hold(atoms, pairs)
         return CompleteGraphs(ptr, atoms, pairs)
+
+
+def _late(v: Tensor) -> Tensor:
+    """1 - v^2, dense towards 1 for uniform v, and below it."""
+    return 1 - (v * v).clamp(min=_LEFT)
 
 
 def _with_evidence(logits: Tensor, state: Tensor, t: Tensor, noise: Tensor) -> Tensor:

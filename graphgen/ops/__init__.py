@@ -23,7 +23,15 @@ from graphgen.ops.message_passing import (
     segment_reduce,
 )
 from graphgen.ops.noise import normal, rademacher, uniform
-from graphgen.ops.pairs import Pairs, norm_linear, norm_mlp, pair_attention, pair_update, pair_walks
+from graphgen.ops.pairs import (
+    Pairs,
+    norm_linear,
+    norm_mlp,
+    pair_attention,
+    pair_connected,
+    pair_update,
+    pair_walks,
+)
 from graphgen.ops.stepping import (
     affine_noise_step,
     annealed_langevin_step,
@@ -66,6 +74,7 @@ __all__ = [
     "norm_mlp",
     "normal",
     "pair_attention",
+    "pair_connected",
     "pair_update",
     "pair_walks",
     "probability_flow_step",

@@ -68,18 +68,21 @@ def test_molecules_do_not_see_their_batch_mates_or_the_padding():
     assert [x.shape for x in field(t[:0], atoms[:0], pairs[:0], ptr[:1])] == [(0, TYPES), (0, 4)]
 
 
-def test_features_are_bond_orders_and_walks():
-    """C-C=C: of walkers on the middle half go to each end, and all at the ends go to the middle; a mask is no bond."""
-    field, pairs = a_field(pair_states=5, walk=3), Pairs(torch.tensor([0, 3]))
-    kinds = torch.tensor([1, 4, 2])
-    valence, returns, walks = field._features(kinds, pairs)
-    assert torch.equal(valence[:, 0], torch.tensor([1.0, 3.0, 2.0]))
-    walker = torch.tensor([[0, 1, 0], [0.5, 0, 0.5], [0, 1, 0]])
-    root = torch.tensor([1, 2, 1]).sqrt()
+def test_features_are_bond_orders_pieces_and_walks():
+    """C-C=C and an atom apart: of walkers on the middle half go to each end, and all at the ends to the middle; a mask
+    is no bond."""
+    field, pairs = a_field(pair_states=5, walk=3), Pairs(torch.tensor([0, 4]))
+    kinds = upper(torch.tensor([[0, 1, 4, 0], [1, 0, 2, 0], [4, 2, 0, 4], [0, 0, 4, 0]]))
+    of_atoms, of_pairs = field._features(kinds, pairs)
+    assert torch.equal(4 * of_atoms[:, 0], torch.tensor([1.0, 3.0, 2.0, 0.0]))
+    assert torch.equal(of_atoms[:, 1], torch.tensor([0.75, 0.75, 0.75, 0.25]))
+    assert of_pairs[:, 0].tolist() == [1, 1, 0, 1, 0, 0]
+    walker = torch.tensor([[0, 1, 0, 0], [0.5, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
+    root = torch.tensor([1, 2, 1, 1]).sqrt()
     for k in range(1, 4):
         power = torch.linalg.matrix_power(walker, k)
-        assert torch.allclose(returns[:, k - 1], power.diagonal())
-        assert torch.allclose(walks[:, k - 1], upper(root[:, None] * power / root))
+        assert torch.allclose(of_atoms[:, k + 1], power.diagonal())
+        assert torch.allclose(of_pairs[:, k], upper(root[:, None] * power / root))
 
 
 def test_certain_probabilities_are_labels():

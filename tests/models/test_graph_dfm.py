@@ -200,6 +200,7 @@ def test_temperature_sharpens_and_no_mask_is_left(data):
     model = fitted(data, path="absorbing")
     end = model.sample(torch.arange(200), 0, steps=3, eta=2.0)
     assert int(end.atoms.max()) < len(data.vocabulary) and int(end.pairs.max()) < 4
+    model.field.atom_out.weight.data.zero_()
     model.field.atom_out.bias.data = torch.tensor([0.0, 1.0])
     shares = [
         float((model.sample(torch.arange(200), 0, steps=3, temperature=t).atoms == 1).float().mean())
@@ -336,7 +337,7 @@ def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
     shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
     found = bound(model, sixteen, samples=20)
     assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
-    assert (0.9 if path == "absorbing" else 0.35) < float(found.value.exp().sum()) < 1.05  # and not far below
+    assert (0.9 if path == "absorbing" else 0.3) < float(found.value.exp().sum()) < 1.05  # and not far below
 
 
 def test_other_seeds_give_the_same_but_for_their_error(sixteen):
@@ -445,9 +446,9 @@ def test_properties_are_standardised_and_dropped(data, tmp_path):
     assert torch.equal(told, torch.tensor([[0.0, 0.0, 0.0, 1.0]]).expand(3, -1))
     batch = with_values.batch(torch.arange(59))
     shown = torch.stack([model.conditions.of_batch(batch, 1, step, torch.float32)[:, 2:] for step in range(200)])
-    assert float(shown.mean()) == pytest.approx(0.45, abs=0.02)
+    assert float(shown.mean()) == pytest.approx(0.25, abs=0.02)
     both = float((shown.sum(2) == 0).float().mean())
-    assert both == pytest.approx(0.1 + 0.9 * 0.25, abs=0.02)
+    assert both == pytest.approx(0.5 + 0.5 * 0.25, abs=0.02)
     assert float(model.conditions.of_batch(with_values.batch([59]), 1, 0, torch.float32)[0, [0, 2]].abs().sum()) == 0
     model.save(tmp_path)
     again = load(tmp_path)

@@ -151,6 +151,41 @@ def test_pairs_are_all_of_a_molecule_in_order():
     assert pairs.pair_ptr.tolist() == [0, 3, 3, 3, 4] and pairs.of_pair.tolist() == [0, 0, 0, 3]
 
 
+def search(n, bonds):
+    """[n, n] whether a way leads from i to j, by looking from each atom onwards."""
+    reached = torch.eye(n, dtype=torch.bool)
+    for start in range(n):
+        waiting = [start]
+        while waiting:
+            here = waiting.pop()
+            for there in [b if a == here else a for a, b in bonds if here in (a, b)]:
+                if not reached[start, there]:
+                    reached[start, there] = True
+                    waiting.append(there)
+    return reached
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_connected_atoms_are_those_that_a_search_reaches(sizes):
+    pairs = complete(sizes)
+    generator = torch.Generator().manual_seed(1)
+    scarce = 1.0 / pairs.ptr.diff().clamp(min=2)[pairs.of_pair]
+    bonded = torch.rand(len(pairs.first), generator=generator) < scarce
+    reached = search(len(pairs.of_atom), torch.stack((pairs.first, pairs.second), 1)[bonded].tolist())
+    found = ops.pair_connected(bonded, pairs)
+    assert torch.equal(found, reached[pairs.first, pairs.second])
+    assert sum(sizes) < 20 or (bool(found.any()) and not bool(found.all()))
+
+
+def test_the_ends_of_a_chain_are_connected():
+    for n in (2, 3, 4, 5, 8, 9, 10, 33):
+        pairs = complete([n, 1])
+        chain = pairs.second == pairs.first + 1
+        assert bool(ops.pair_connected(chain, pairs).all())
+        cut = chain & (pairs.first != n // 2 - 1)
+        assert torch.equal(ops.pair_connected(cut, pairs), (pairs.second < n // 2) | (pairs.first >= n // 2))
+
+
 def test_what_does_not_fit_is_refused():
     pairs = complete([3])
     x, weight = drawn((3, 4), (5, 6))
@@ -166,6 +201,8 @@ def test_what_does_not_fit_is_refused():
         ops.pair_attention(*drawn((3, 9), (4, 2)), pairs, 1)
     with pytest.raises(ValueError, match="a number for each of 3 pairs"):
         ops.pair_walks(torch.ones(4), pairs, 2)
+    with pytest.raises(ValueError, match="a truth for each of 3 pairs"):
+        ops.pair_connected(torch.ones(4, dtype=torch.bool), pairs)
     with pytest.raises(IndexError, match="molecule 1 has 256 atoms"):
         large = complete([2, 256])
         ops.pair_walks(torch.ones(len(large.first)), large, 2)
