@@ -230,19 +230,19 @@ def _line(title: str, rows: list[dict[str, Any]], model: dict[str, Any], k: int)
             f"{model['training_seconds']:.0f}",
         ]
     cells = [
-        *(_mean(100 * row[key] for row in rows) for key in ("V_strict", "VU", "VUN", "label_recovery")),
+        *(mean_of(100 * row[key] for row in rows) for key in ("V_strict", "VU", "VUN", "label_recovery")),
         once[0],
-        _mean((row["kl_atom_types"] for row in rows), 3),
+        mean_of((row["kl_atom_types"] for row in rows), 3),
         once[1],
         once[2],
-        _mean(100 * row["accepted"] for row in rows) if "accepted" in rows[0] else "",
+        mean_of(100 * row["accepted"] for row in rows) if "accepted" in rows[0] else "",
         once[3],
-        _mean((row["cpu_seconds"] for row in rows), 0),
+        mean_of((row["cpu_seconds"] for row in rows), 0),
     ]
     return f"| {title}{seeds} | {' | '.join(cells)} |"
 
 
-def _mean(values: Iterable[float], digits: int = 2) -> str:
+def mean_of(values: Iterable[float], digits: int = 2) -> str:
     numbers = list(values)
     mean = f"{statistics.fmean(numbers):.{digits}f}"
     return mean if len(numbers) < 2 else f"{mean} ± {statistics.stdev(numbers):.{digits}f}"
