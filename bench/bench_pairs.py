@@ -3,7 +3,8 @@
 python bench/bench_pairs.py [--device cuda] [--threads 1] [--json out.json]
 
 "plain torch" is the reference on the same packed pairs; "plain torch, ordered pairs" the field that keeps a state for
-both orders of a pair, padded as transformers of graphs usually are, of the same widths.
+both orders of a pair, padded as transformers of graphs usually are, of the same widths; "torch.compile, ordered pairs"
+the same compiled.
 """
 
 from __future__ import annotations
@@ -139,6 +140,7 @@ def both_ways(
 def field_cases(name: str, shape: dict[str, int], molecules: list[int], pairs: Pairs, device: str) -> list[Case]:
     ours = PairField(TYPES, TYPES, KINDS, HIDDEN, PAIR, LAYERS, HEADS, WALK).to(device)
     theirs = OrderedField().to(device)
+    compiled = torch.compile(theirs)
     t = torch.rand(len(molecules), device=device)
     labels = torch.randint(TYPES, (len(pairs.of_atom),), device=device)
     kinds = torch.randint(KINDS, (len(pairs.first),), device=device)
@@ -151,12 +153,13 @@ def field_cases(name: str, shape: dict[str, int], molecules: list[int], pairs: P
     ways = {
         "graphgen": lambda: bound(t, labels, kinds),
         "plain torch, ordered pairs": lambda: theirs(t, padded_labels, padded_kinds, real),
+        "torch.compile, ordered pairs": lambda: compiled(t, padded_labels, padded_kinds, real),
     }
 
     def learn(way: Callable[[], tuple[Tensor, Tensor]], field: nn.Module) -> Callable[[], object]:
         return lambda: torch.autograd.grad(sum(part.square().mean() for part in way()), list(field.parameters()))
 
-    fields = dict(zip(ways, (ours, theirs), strict=True))
+    fields = dict(zip(ways, (ours, theirs, theirs), strict=True))
     return [
         Case(f"{name}: forward", shape, {key: torch.no_grad()(way) for key, way in ways.items()}),
         Case(f"{name}: training step", shape, {key: learn(way, fields[key]) for key, way in ways.items()}),
