@@ -41,6 +41,7 @@ _OF_THE_SAMPLER = (
     "epsilon",
     "denoise",
     "distortion",
+    "latest",
     "scaffold",
     "guidance",
 )
@@ -99,6 +100,13 @@ def generate(
     ] = None,
     distortion: Annotated[
         str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
+    ] = None,
+    latest: Annotated[
+        float | None,
+        typer.Option(
+            help="graph-dfm: the last t, 0 to 1, that its network is asked of; later it lets flaws stand.",
+            show_default="0.97",
+        ),
     ] = None,
     scaffold: Annotated[
         str | None,

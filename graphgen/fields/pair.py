@@ -39,6 +39,7 @@ class PairField(nn.Module):
         layers: rounds.
         heads: of the attention; they divide ``hidden``.
         walk: steps of the longest walk.
+        more: further numbers for every atom and every pair, behind the logits of their labels.
         conditions: p, numbers that a molecule may be asked to have.
 
     Raises:
@@ -57,6 +58,7 @@ class PairField(nn.Module):
         layers: int = 5,
         heads: int = 4,
         walk: int = 6,
+        more: int = 0,
         conditions: int = 0,
     ) -> None:
         super().__init__()
@@ -72,9 +74,9 @@ class PairField(nn.Module):
         self.time_in = Linear(2 + 2 * conditions, hidden)
         self.time_out = Linear(hidden, hidden + pair_hidden, bias=False)
         self.layers = nn.ModuleList(PairLayer(hidden, pair_hidden, heads) for _ in range(layers))
-        self.atom_out = NormLinear(hidden, atom_types)
+        self.atom_out = NormLinear(hidden, atom_types + more)
         self.pair_last = NormLinear(pair_hidden, pair_hidden)
-        self.pair_out = Linear(pair_hidden, len(PAIR_TYPES))
+        self.pair_out = Linear(pair_hidden, len(PAIR_TYPES) + more)
         orders = torch.zeros(pair_states)
         orders[: len(PAIR_TYPES)] = torch.arange(len(PAIR_TYPES))
         self.register_buffer("orders", orders, persistent=False)
@@ -89,9 +91,9 @@ class PairField(nn.Module):
                 asked for. None asks for nothing.
 
         Returns:
-            ``(t [B], atoms [N] int64, pairs [T] int64) -> logits [N, c] and [T, 4]`` in the dtype of the weights; of
-            uncertain labels it takes probabilities [N, atom_states] and [T, pair_states]. Differentiable in the
-            weights and the probabilities.
+            ``(t [B], atoms [N] int64, pairs [T] int64) -> logits [N, c + more] and [T, 4 + more]`` in the dtype of the
+            weights; of uncertain labels it takes probabilities [N, atom_states] and [T, pair_states]. Differentiable
+            in the weights and the probabilities.
         """
         pairs = Pairs(ptr)
         log_sizes = pairs.ptr.diff().clamp(min=1).log().unsqueeze(1)

@@ -32,6 +32,7 @@ class WholeMoleculeModel(Model):
     Args:
         vocabulary: the atom types.
         extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
+        more: numbers that the field gives beside the logits of labels.
         settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
             :class:`~graphgen.fields.PairField`.
 
@@ -49,7 +50,7 @@ class WholeMoleculeModel(Model):
     atom_shares: Tensor
     pair_shares: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, **settings: Any) -> None:
+    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, more: int = 0, **settings: Any) -> None:
         super().__init__(vocabulary, **settings)
         hidden, heads = settings["hidden"], settings["heads"]
         if heads < 1 or hidden % heads:
@@ -63,6 +64,7 @@ class WholeMoleculeModel(Model):
             settings["pair_hidden"],
             settings["layers"],
             heads,
+            more=more,
             conditions=len(settings.get("conditions", ())),
         )
         self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))

@@ -135,7 +135,7 @@ def test_corrupted_molecules_have_the_marginals_of_the_path(data, path):
 def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options):
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
-    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, **options), LAW)
+    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, latest=1.0, **options), LAW)
 
 
 @pytest.mark.parametrize(("path", "law"), [("absorbing", LAW), *((path, GIVEN_HALF) for path in PATHS)])
@@ -143,7 +143,7 @@ def test_with_a_scaffold_samples_have_the_law_given_it(path, law):
     """Of one who is told, or who sees it since noise is a mask."""
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, law)
-    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, scaffold=HALF)
+    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, latest=1.0, scaffold=HALF)
     assert bool((whole.atoms[::2] == 1).all())
     assert_shares(whole, GIVEN_HALF)
 
@@ -196,12 +196,51 @@ def test_same_molecules_for_any_batch_size_and_order(data, path):
     assert model.sample(torch.arange(40), 4, steps=6).molecules(model.vocabulary) != together
 
 
+def test_evidence_counts_as_far_as_it_is_trusted(data):
+    model = fitted(data)
+    end, late = CompleteGraphs.of(data.batch([3])), torch.tensor([0.999])
+    own = torch.arange(len(end.atoms)), end.atoms
+
+    def odds(trust):
+        def bind(ptr, asked):
+            nothing = torch.zeros(len(end.atoms), 2), torch.zeros(len(end.pairs), 4)
+            return lambda t, *states: tuple(torch.cat((x, torch.full((len(x), 1), trust)), 1) for x in nothing)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model.field, "bind", bind)
+            atoms, _ = model.bind_logits(end.ptr)(late, end.atoms, end.pairs)
+        return atoms[own] - atoms.amin(1)
+
+    full = (1 + 999 / model.atom_noise[end.atoms]).log()
+    assert torch.allclose(odds(30.0), full, rtol=1e-4)
+    assert torch.allclose(odds(-2.0), full / 2, rtol=1e-4)  # trust starts at 2
+    assert float(odds(-30.0).abs().max()) < 1e-6
+
+
+def test_the_posterior_is_asked_of_no_later_time_than_the_latest(data):
+    model, seen = fitted(data), []
+    inner = model.bind_logits
+
+    def watched(ptr, asked=None):
+        logits = inner(ptr, asked)
+
+        def function(t, *states):
+            seen.append(float(t[0]))
+            return logits(t, *states)
+
+        return function
+
+    model.bind_logits = watched
+    model.sample(torch.arange(3), 0, steps=4, distortion="identity", latest=0.6)
+    assert seen == pytest.approx([0.0, 0.25, 0.5, 0.6])
+
+
 def test_temperature_sharpens_and_no_mask_is_left(data):
     model = fitted(data, path="absorbing")
     end = model.sample(torch.arange(200), 0, steps=3, eta=2.0)
     assert int(end.atoms.max()) < len(data.vocabulary) and int(end.pairs.max()) < 4
     model.field.atom_out.weight.data.zero_()
-    model.field.atom_out.bias.data = torch.tensor([0.0, 1.0])
+    model.field.atom_out.bias.data = torch.tensor([0.0, 1.0, 0.0])
     shares = [
         float((model.sample(torch.arange(200), 0, steps=3, temperature=t).atoms == 1).float().mean())
         for t in (0.05, 1.0, 100.0)
@@ -249,7 +288,7 @@ def test_it_learns_what_the_molecules_have_in_common(data):
 
     def alone(ptr, asked):
         """What a token's own state says, and how common labels are."""
-        laws = model.atom_noise.log(), model.pair_noise.log()
+        laws = [torch.cat((noise.log(), torch.tensor([50.0]))) for noise in (model.atom_noise, model.pair_noise)]
         return lambda t, *states: tuple(law.expand(len(x), -1) for law, x in zip(laws, states, strict=True))
 
     with pytest.MonkeyPatch.context() as patch:
@@ -331,9 +370,9 @@ def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
     """Of a network that has learnt nothing, whose samples are counted; small steps, for the bound is of none."""
     model = untrained(TWO, path=path)
     model.size_counts[2] = 1
-    model.field.pair_out.bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0])
+    model.field.pair_out.bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0, 0.0])
     count = 4000
-    made = model.sample(torch.arange(count), 5, steps=60)
+    made = model.sample(torch.arange(count), 5, steps=60, latest=1.0)
     shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
     found = bound(model, sixteen, samples=20)
     assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
@@ -389,9 +428,9 @@ def test_with_exact_posteriors_what_is_asked_is_made(path):
     other = LAW.flip(0)
     model.bind_logits = asked_for(model, LAW, other)
     ids, sizes = torch.arange(3000), torch.full((3000,), 2)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}), other)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, condition={"kind": 1.0}, guidance=0.0), LAW)
-    assert_shares(model.sample(ids, 0, sizes, steps=60), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0, condition={"kind": 1.0}), other)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0, condition={"kind": 1.0}, guidance=0.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0), LAW)
 
 
 def test_guidance_is_the_product_of_powers():
@@ -514,7 +553,7 @@ def test_settings_and_options_are_checked(data):
     with pytest.raises(GraphgenError, match="other atom types"):
         untrained(TWO).fit_prior(data)
     model = fitted(data)
-    for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}):
+    for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}, {"latest": 2.0}):
         with pytest.raises(GraphgenError, match=next(iter(options))):
             model.sample(torch.arange(2), 0, **options)
     for atoms, message in (
