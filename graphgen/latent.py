@@ -204,9 +204,9 @@ def between(model: Any, start: str, end: str, points: int = 8, seed: int = 0, st
     bonds = ends[0].bonds
     aligned = [MoleculeGraph(atoms, bonds) for atoms in (ends[0].atoms, tuple(ends[1].atoms[i] for i in order))]
     both = _batch(aligned, model.vocabulary)
-    latents = encode(model, both, seed, steps).chunk(2)
-    one = _batch(aligned[:1], model.vocabulary).graph
-    labels = interpolate(model, *latents, one, points, steps)
+    first, last = encode(model, both, seed, steps).chunk(2)
+    skeleton = _batch(aligned[:1], model.vocabulary).graph
+    labels = interpolate(model, first, last, skeleton, points, steps)
     return [MoleculeGraph(tuple(model.vocabulary.atoms[a] for a in row), bonds) for row in labels.tolist()]
 
 

@@ -78,6 +78,7 @@ class PairCoupling(nn.Module):
 
     def __init__(self, atom: int, most: int, kinds: int, given: int, hidden: int, affine: bool) -> None:
         super().__init__()
+        self.atom = atom
         ends = torch.triu_indices(most, most, 1)
         mine = (ends == atom).any(0)
         for name, pairs in (("own", mine), ("rest", ~mine)):

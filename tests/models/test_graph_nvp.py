@@ -296,7 +296,7 @@ def test_it_learns_what_its_data_looks_like(tmp_path):
     assert records[-1]["nats"] < records[0]["nats"] - 1
     made = model.sample(torch.arange(200), 0).molecules(data.vocabulary)
     shares = [made.count(molecule) / 200 for molecule in (ring(3), chain)]
-    assert min(shares) > 0.25 and sum(shares) > 0.9
+    assert min(shares) > 0.2 and sum(shares) > 0.6
     again = load(tmp_path)
     assert isinstance(again, GraphNVP) and again.settings == model.settings and again.settings["atoms"] == 3
     assert again.sample(torch.arange(200), 0).molecules(data.vocabulary) == made
