@@ -1,4 +1,7 @@
-"""The latent space of a graph CNF: where the molecules of given bonds lie in it, and the ways between them."""
+"""The latent space of a flow: where molecules lie in it, and the ways between them.
+
+That of a graph CNF is one of labels on given bonds; that of a graph NVP is one of whole molecules.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from torch import Tensor
 from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.graph import GraphBatch
-from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
-from graphgen.molecules.vocabulary import Vocabulary
+from graphgen.molecules.encoded import EncodedMolecules, Encoder, MoleculeBatch
+from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.progress import progress_bar
 
 
@@ -41,7 +44,23 @@ def decode(model: Any, z: Tensor, graph: GraphBatch, steps: int = 20) -> Tensor:
 
 def _check_flow(model: Any) -> None:
     if not hasattr(model, "transport"):
-        raise GraphgenError(f"a {model.name} has no latent space that molecules are carried back to; use a graph-cnf")
+        raise GraphgenError(
+            f"a {model.name} has no latent space of labels on given bonds that molecules are carried back to; use a "
+            "graph-cnf"
+        )
+
+
+def _is_whole(model: Any) -> bool:
+    """Whether its latents are those of whole molecules.
+
+    Raises:
+        GraphgenError: it has no latents at all.
+    """
+    if hasattr(model, "transport") or hasattr(model, "to_noise"):
+        return model.samples_bonds
+    raise GraphgenError(
+        f"a {model.name} has no latent space that molecules are carried back to; use a graph-cnf or a graph-nvp"
+    )
 
 
 def check_vocabulary(model: Any, molecules: EncodedMolecules) -> None:
@@ -61,7 +80,7 @@ class Reconstruction:
 
     Attributes:
         molecules: encoded and decoded.
-        identical: of these, all labels as they were.
+        identical: of these, all labels (and bonds, if those are not given) as they were.
         largest_error: of any coordinate of the points that were carried there and back, in units of the noise.
     """
 
@@ -80,30 +99,49 @@ def reconstruct(
     device: str = "cpu",
     progress: bool = True,
 ) -> Reconstruction:
-    """Encode and decode every molecule on its own bonds.
+    """Encode and decode every molecule, on its own bonds if the model is given those.
 
-    An invertible flow gives 100 % whatever it has learned: this measures the solver's error, not the model.
+    An invertible flow gives 100 % whatever it has learned: this measures the solver's error and that of rounding, not
+    the model.
+
+    Args:
+        steps: of the classical Runge-Kutta method, where there is an ODE.
 
     Raises:
         GraphgenError: no molecules, labels of another vocabulary than the model's, or a model that is no flow.
     """
     if not len(molecules):
         raise GraphgenError("there are no molecules to reconstruct; choose another split or data set")
-    _check_flow(model)
+    there_and_back = _whole_there_and_back if _is_whole(model) else _labels_there_and_back
     check_vocabulary(model, molecules)
     model.to(device).eval()
     identical, largest = 0, 0.0
     with progress_bar("reconstructing", len(molecules), progress) as advance:
         for indices in torch.arange(len(molecules)).split(batch_size):
             batch = molecules.batch(indices, device)
-            points, _ = model.dequantise(batch, seed)
-            there = model.transport(points, batch.graph, 1.0, 0.0, method="rk4", steps=steps)
-            back = model.transport(there, batch.graph, 0.0, 1.0, method="rk4", steps=steps)
-            largest = max(largest, float((back - points).abs().max()))
-            wrong = (back.argmax(1) != batch.atoms).to(points.dtype).unsqueeze(1)
-            identical += int((ops.segment_reduce(wrong, batch.graph.ptr) == 0).sum())
+            came_back, error = there_and_back(model, batch, seed, steps)
+            largest = max(largest, float(error))
+            identical += int(came_back.sum())
             advance(len(indices))
     return Reconstruction(len(molecules), identical, largest)
+
+
+def _labels_there_and_back(model: Any, batch: MoleculeBatch, seed: int, steps: int) -> tuple[Tensor, Tensor]:
+    """[B] which molecules come back, and the largest error of a coordinate."""
+    points, _ = model.dequantise(batch, seed)
+    there = model.transport(points, batch.graph, 1.0, 0.0, method="rk4", steps=steps)
+    back = model.transport(there, batch.graph, 0.0, 1.0, method="rk4", steps=steps)
+    wrong = (back.argmax(1) != batch.atoms).to(points.dtype).unsqueeze(1)
+    return ops.segment_reduce(wrong, batch.graph.ptr).squeeze(1) == 0, (back - points).abs().max()
+
+
+def _whole_there_and_back(model: Any, batch: MoleculeBatch, seed: int, steps: int) -> tuple[Tensor, Tensor]:
+    molecules = model.padded(batch)
+    points = model.dequantise(molecules, batch.ids, seed)
+    noise, _ = model.to_noise(points, molecules)
+    back, found = model.to_points(noise, molecules.sizes)
+    same_bonds = (found.bonds == molecules.bonds).flatten(1).all(1)
+    return (found.atoms == molecules.atoms).all(1) & same_bonds, (back.flat() - points.flat()).abs().max()
 
 
 def great_circle(start: Tensor, end: Tensor, points: int) -> Tensor:
@@ -132,55 +170,65 @@ def great_circle(start: Tensor, end: Tensor, points: int) -> Tensor:
     return along * torch.lerp(lengths[0], lengths[1], share)
 
 
-@dataclass(frozen=True)
-class Way:
-    """From one molecule to another of the same bonds.
+def between(model: Any, start: str, end: str, points: int = 8, seed: int = 0, steps: int = 20) -> list[MoleculeGraph]:
+    """The way between the latents of two molecules, given as SMILES, both ends included.
 
-    Attributes:
-        labels: [points, N] int64 indices into the model's vocabulary, in the first molecule's order of atoms.
-        bonds: of all of them, (u, v, type).
-    """
+    A model that is given bonds needs two molecules of the same bonds, and keeps them; its molecules have the first
+    one's order of atoms. One of whole molecules goes from any molecule to any other of the sizes that it knows: the
+    number of atoms changes evenly, and where an end has no atom its latent is drawn as for a sample.
 
-    labels: Tensor
-    bonds: tuple[tuple[int, int, int], ...]
-
-
-def between(model: Any, start: str, end: str, points: int = 8, seed: int = 0, steps: int = 20) -> Way:
-    """The way between the latents of two molecules, given as SMILES, that have the same bonds.
+    Args:
+        points: molecules on the way.
+        steps: of the classical Runge-Kutta method, where there is an ODE.
 
     Raises:
-        GraphgenError: a SMILES that is no molecule, an atom type the model does not know, or different bonds.
+        GraphgenError: a SMILES that is no molecule, an atom type or a size the model does not know, or different bonds
+            for a model that is given them.
     """
     from graphgen.molecules import codec
 
+    whole = _is_whole(model)
     try:
-        graphs = [codec.encode(codec.parse(smiles)) for smiles in (start, end)]
+        ends = [codec.encode(codec.parse(smiles)) for smiles in (start, end)]
     except ValueError as error:
         raise GraphgenError(f"{start} to {end}: {error}") from None
-    order = codec.align(*graphs)
+    if unknown := {atom for graph in ends for atom in graph.atoms} - set(model.vocabulary.atoms):
+        raise GraphgenError(f"the model does not know atoms {', '.join(Vocabulary(tuple(unknown)).names)}")
+    if whole:
+        return _between_whole(model, ends, points, seed)
+    order = codec.align(*ends)
     if order is None:
         raise GraphgenError(
             f"{start} and {end} do not have the same bonds; give two molecules that differ in their atoms alone"
         )
-    first, second = graphs
-    ends = [first.atoms, tuple(second.atoms[i] for i in order)]
-    if unknown := {atom for atoms in ends for atom in atoms} - set(model.vocabulary.atoms):
-        raise GraphgenError(f"the model does not know atoms {', '.join(Vocabulary(tuple(unknown)).names)}")
-    pairs = torch.tensor([bond[:2] for bond in first.bonds], dtype=torch.int64).view(-1, 2).T
-    kinds = torch.tensor([bond[2] for bond in first.bonds], dtype=torch.int64)
-    graph = GraphBatch.from_edge_index(
-        torch.cat((pairs, pairs.flip(0)), 1), len(first.atoms), edge_attr=torch.cat((kinds, kinds))
-    )
-    latents = [
-        encode(
-            model,
-            MoleculeBatch(graph, torch.tensor([model.vocabulary.index(*a) for a in atoms]), torch.tensor([k])),
-            seed,
-            steps,
-        )
-        for k, atoms in enumerate(ends)
-    ]
-    return Way(interpolate(model, latents[0], latents[1], graph, points, steps), first.bonds)
+    bonds = ends[0].bonds
+    aligned = [MoleculeGraph(atoms, bonds) for atoms in (ends[0].atoms, tuple(ends[1].atoms[i] for i in order))]
+    both = _batch(aligned, model.vocabulary)
+    first, last = encode(model, both, seed, steps).chunk(2)
+    skeleton = _batch(aligned[:1], model.vocabulary).graph
+    labels = interpolate(model, first, last, skeleton, points, steps)
+    return [MoleculeGraph(tuple(model.vocabulary.atoms[a] for a in row), bonds) for row in labels.tolist()]
+
+
+@torch.no_grad()
+def _between_whole(model: Any, ends: list[MoleculeGraph], points: int, seed: int) -> list[MoleculeGraph]:
+    batch = _batch(ends, model.vocabulary)
+    molecules = model.padded(batch)
+    noise, _ = model.to_noise(model.dequantise(molecules, batch.ids, seed), molecules)
+    real, drawn = model.present(molecules.sizes).flat(), model.prior(batch.ids, seed).flat()
+    start, end = torch.where(real > 0, noise.flat(), drawn)
+    way = great_circle(start.unsqueeze(0), end.unsqueeze(0), points).squeeze(1)
+    first, last = molecules.sizes.tolist()
+    sizes = torch.linspace(first, last, points).round().long()
+    _, found = model.to_points(model.points(way), sizes)
+    return found.complete().molecules(model.vocabulary)
+
+
+def _batch(molecules: list[MoleculeGraph], vocabulary: Vocabulary) -> MoleculeBatch:
+    encoder = Encoder()
+    for number, molecule in enumerate(molecules):
+        encoder.add(molecule, str(number))
+    return encoder.finish("ends").relabelled(vocabulary).batch(range(len(molecules)))
 
 
 @torch.no_grad()

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
+from graphgen.latent import check_vocabulary
 from graphgen.metrics.labels import nats_per_atom, top_recovery
 from graphgen.molecules.encoded import EncodedMolecules
+from graphgen.molecules.padded import shuffled_atoms
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.progress import progress_bar
 
@@ -94,6 +96,45 @@ def log_probabilities(
             evaluations.append(torch.full((len(indices),), found.evaluations))
             advance(len(indices))
     return Likelihoods(torch.cat(values), torch.cat(errors), torch.cat(sizes), torch.cat(evaluations))
+
+
+@torch.no_grad()
+def over_orders(
+    model: Any,
+    molecules: EncodedMolecules,
+    orders: int,
+    seed: int = 0,
+    draws: int = 1,
+    batch_size: int = 512,
+    steps: int = 20,
+    device: str = "cpu",
+    progress: bool = True,
+) -> Tensor:
+    """[M, orders] float64 log-probability of every molecule with its atoms in random orders, nats.
+
+    A model that does not look at the order gives the same number in each, up to the error of its estimate; the
+    spread of one that does is what it has lost of permutation invariance.
+
+    Args:
+        model: of whole molecules.
+        molecules: with labels that are indices into its vocabulary; see :func:`in_vocabulary`.
+        seed: of the orders too.
+        draws, steps: of ``log_prob``, the same noise for each order.
+
+    Raises:
+        GraphgenError: labels of another vocabulary than the model's.
+    """
+    check_vocabulary(model, molecules)
+    model.to(device).eval()
+    found = []
+    with progress_bar("orders", len(molecules), progress) as advance:
+        for indices in torch.arange(len(molecules)).split(batch_size):
+            batch = molecules.batch(indices, device)
+            shuffled = (shuffled_atoms(batch, seed, number) for number in range(orders))
+            values = [model.log_prob(one, seed, samples=draws, steps=steps).value for one in shuffled]
+            found.append(torch.stack(values, 1).double().cpu())
+            advance(len(indices))
+    return torch.cat(found)
 
 
 def _labels(theirs: Vocabulary, ours: Vocabulary) -> Tensor:

@@ -95,8 +95,8 @@ def test_steps_up_the_map_beat_steps_by_chance(model, data):
 
 def test_the_way_between_two_molecules_is_on_their_common_bonds(model):
     way = between(model, "CCO", "NCC", points=5)
-    assert way.labels.shape == (5, 3) and {(u, v) for u, v, _ in way.bonds} == {(0, 1), (1, 2)}
-    names = [[model.vocabulary.names[a] for a in labels] for labels in way.labels.tolist()]
+    assert len(way) == 5 and {molecule.bonds for molecule in way} == {((0, 1, 0), (1, 2, 0))}
+    names = [[element for element, _ in molecule.atoms] for molecule in way]
     assert names[0] == ["C", "C", "O"] and sorted(names[-1]) == ["C", "C", "N"] and names[-1][1] == "C"
     for end, complaint in (
         ("CC=O", "same bonds"),

@@ -149,6 +149,32 @@ def test_the_command_line_trains_and_generates(cli, capsys):
         assert "a graph-dfm has no latent space" in capsys.readouterr().err
 
 
+def test_graph_nvp_is_trained_sampled_and_followed_by_the_same_verbs(cli, capsys):
+    small = ("--hidden", "8", "--pair-hidden", "8", "--layers", "1", "--rounds", "1", "--order", "bfs")
+    chosen = ("--coupling", "additive", "--noise", "0.6")
+    assert cli("train", "-i", "mine.smi", "-m", "graph-nvp", "-o", "nvp", "--epochs", "1", *small, *chosen) == 0
+    network = graphgen.load("nvp").network
+    assert [network.settings[name] for name in ("order", "coupling", "noise")] == ["bfs", "additive", 0.6]
+    for out, size in (("nvp.csv", "512"), ("again.csv", "3")):
+        assert cli("generate", "nvp", "-n", "9", "-o", out, "--batch-size", size, "--temperature", "0.9") == 0
+    assert Path("nvp.csv").read_bytes() == Path("again.csv").read_bytes()
+    capsys.readouterr()
+    assert cli("reconstruct", "nvp", "--structures", "train") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["identical"] == found["molecules"] > 0 and found["largest_error"] < 1e-5
+    assert cli("interpolate", "nvp", "CCO", "CC(=O)N", "-o", "way.svg", "--points", "4") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "CCO" and lines[3] == "CC(N)=O" and len(lines) == 4
+    assert "<svg" in Path("way.svg").read_text()
+    assert cli("likelihood", "nvp", "-i", "mine.smi", "-o", "nvp_nll.csv", "--draws", "2", "--orders", "2") == 2
+    with open("nvp_nll.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["method"] == "2 draws" and all(float(row["NLL_orders"]) < 1e-3 for row in rows)
+    assert cli("likelihood", "nvp", "-i", "mine.smi", "-o", "nvp_nll.csv", "--orders", "1") == 1
+    assert cli("optimize", "nvp", "--structures", "train", "-o", "better.csv") == 1
+    assert "no latent space of labels on given bonds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "model, training, sampling",
     [

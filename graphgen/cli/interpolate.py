@@ -13,18 +13,21 @@ from graphgen.cli.common import Model, Seed, log, plain, positive
 def interpolate(
     model: Model,
     start: Annotated[str, typer.Argument(help="SMILES of the first molecule.")],
-    end: Annotated[str, typer.Argument(help="SMILES of the last one; it must have the same bonds.")],
+    end: Annotated[str, typer.Argument(help="SMILES of the last one; for a graph-cnf it must have the same bonds.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Picture to write, .svg.")],
     points: Annotated[int, typer.Option(help="Molecules on the way, both ends included.")] = 8,
-    steps: Annotated[int, typer.Option(help="Steps of the solver.")] = 20,
+    steps: Annotated[int, typer.Option(help="Steps of the solver; a graph-nvp has none.")] = 20,
     seed: Seed = 0,
 ) -> None:
     """Walk from one molecule to another through the model's latents, as a picture; their SMILES are printed.
 
     Both are carried back to noise, joined by a great circle, and what lies on it is carried forth again. Labels that
-    RDKit does not take for a molecule are drawn as they are, and an empty line is printed.
+    RDKit does not take for a molecule are drawn as they are, and an empty line is printed. A graph-cnf keeps the bonds;
+    a graph-nvp goes between any two molecules, and what lies between may be none.
 
-    Example: graphgen interpolate qm9-cnf CC1CCCCC1O NC1CCCCC1F -o way.svg
+    Examples:
+      graphgen interpolate qm9-cnf CC1CCCCC1O NC1CCCCC1F -o way.svg
+      graphgen interpolate runs/nvp CC1CCCCC1O OCC1CC=CO1 -o way.svg
     """
     from rdkit.Chem import Mol
 
@@ -44,9 +47,9 @@ def interpolate(
     way = between(trained.network, start, end, points, seed, steps)
     drawn: list[Mol] = []
     legends = []
-    for labels in way.labels.tolist():
-        mol = decode([trained.vocabulary.atoms[a] for a in labels], way.bonds)
-        drawn.append(prepared(mol, drawn[0] if drawn else None))
+    for molecule in way:
+        mol = decode(*molecule)
+        drawn.append(prepared(mol, drawn[0] if drawn and molecule.bonds == way[0].bonds else None))
         try:
             smiles = canonical_smiles(mol)
         except ValueError:

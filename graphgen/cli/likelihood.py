@@ -32,8 +32,16 @@ def likelihood(
     out: Annotated[Path, typer.Option("-o", "--out", help="Table to write: .csv (.gz too) or .parquet.")],
     draws: Annotated[int, typer.Option(help="Draws to average; the error falls with their root.")] = 4,
     steps: Annotated[
-        int, typer.Option(help="Steps of the solver, of four evaluations each; graph-dfm: of one each.")
+        int,
+        typer.Option(help="Steps of the solver, of four evaluations each; graph-dfm: of one each; graph-nvp has none."),
     ] = 20,
+    orders: Annotated[
+        int,
+        typer.Option(
+            help="Whole molecules: also compare so many random orders of the atoms; the deviation over them is the "
+            "column NLL_orders, which of a model that does not look at the order is the estimate's error."
+        ),
+    ] = 0,
     trace: Annotated[
         str, typer.Option(help="hutchinson (one random probe a draw) or exact (slow for large molecules).")
     ] = "hutchinson",
@@ -52,18 +60,25 @@ def likelihood(
     Examples:
       graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
       graphgen likelihood runs/qm9 -i qm9:test --draws 16 -o nll.parquet
+      graphgen likelihood runs/nvp -i qm9:test --orders 8 -o nll.csv
     """
     import graphgen
     from graphgen.errors import GraphgenError
-    from graphgen.likelihood import in_vocabulary
+    from graphgen.likelihood import in_vocabulary, over_orders
     from graphgen.molecules import output, records
 
     positive(draws=draws, steps=steps, batch_size=batch_size)
+    if orders < 0 or orders == 1:
+        raise GraphgenError(f"--orders must be 2 or more to have a deviation, or 0 for none, not {orders}")
     if trace not in ("hutchinson", "exact"):
         raise GraphgenError(f"--trace {trace}: choose hutchinson or exact")
     output.kind_of(out, output.TABLES)
     check_device(device)
     trained = graphgen.load(model)
+    if orders and not trained.network.samples_bonds:
+        raise GraphgenError(
+            f"--orders is for models of whole molecules; the order changes nothing for a {trained.network.name}"
+        )
     data, code = load_data(input, column, rejects_path(out))
     places = _places(input, column, data)
     known, others = in_vocabulary(data, trained.vocabulary)
@@ -82,22 +97,33 @@ def likelihood(
         records.write_rejects(rejects_path(out), [*data.rejects, *unknown])
         log(f"[yellow]{len(refused):,} molecules the model cannot make[/]; in {plain(rejects_path(out))}")
     found = trained.likelihood(known, seed, draws, batch_size, steps, device, trace=trace)
-    way = f"{steps} times" if trained.network.samples_bonds else f"rk4 {steps} steps, {trace} trace"
+    way = _way(trained.network, steps, trace)
     columns = {
         "SMILES": [known.smiles(i) for i in range(len(known))],
         "NLL": (-found.value).tolist(),
         "NLL_stderr": found.stderr.tolist(),
-        "method": [f"{way}, {draws} draws"] * len(known),
+        "method": [f"{way}{draws} draws"] * len(known),
         "evaluations": found.evaluations.tolist(),
         "heavy_atoms": found.atoms.tolist(),
         "where": [places[row][0] for row in known.rows.tolist()],
         "name": [places[row][1] or None for row in known.rows.tolist()],
     }
+    if orders:
+        spread = over_orders(trained.network, known, orders, seed, draws, batch_size, steps, device).std(1)
+        columns["NLL_orders"] = spread.tolist()
+        log(f"deviation over {orders} orders of the atoms: {float(spread.mean()):.4f} nats on average")
     output.write(out, columns)
     write_config(context, out, [data], trained.folder)
     mean = -float(found.value.sum() / found.atoms.sum())
     log(f"{len(known):,} molecules, {mean:.4f} nats per atom on average: {plain(out)}")
     raise typer.Exit(code)
+
+
+def _way(model, steps: int, trace: str) -> str:
+    """How the estimate is made, but for the draws."""
+    if not model.samples_bonds:
+        return f"rk4 {steps} steps, {trace} trace, "
+    return "" if hasattr(model, "to_noise") else f"{steps} times, "
 
 
 def _places(input: str, column: str | None, data) -> list[tuple[str, str]]:

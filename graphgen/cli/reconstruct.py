@@ -14,7 +14,7 @@ def reconstruct(
     structures: Annotated[
         str, typer.Option(help=f"Which molecules: test, valid or train of the model's own data; or {PART}.")
     ] = "test",
-    steps: Annotated[int, typer.Option(help="Steps of the solver, each way.")] = 20,
+    steps: Annotated[int, typer.Option(help="Steps of the solver, each way; a graph-nvp has none.")] = 20,
     seed: Seed = 0,
     batch_size: BatchSize = 512,
     column: Column = None,
@@ -22,7 +22,8 @@ def reconstruct(
 ) -> None:
     """Carry molecules to the model's latents and back, and count how many come back.
 
-    A flow is invertible whatever it has learned: less than 100 % is the solver's error, and no merit is in 100 %.
+    A flow is invertible whatever it has learned: less than 100 % is the solver's error or rounding, and
+    no merit is in 100 %.
 
     Example: graphgen reconstruct qm9-cnf --structures nci
     """

@@ -13,6 +13,7 @@ from graphgen.cli.config import Config, write_config
 _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
     "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure", "conditions",
+    "coupling", "order", "noise", "rounds",
 )  # fmt: skip
 
 
@@ -25,8 +26,8 @@ def train(
         typer.Option(
             "-m",
             "--model",
-            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, and "
-            "graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
+            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, "
+            "graph-nvp, and graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
         ),
     ] = "graph-cnf",
     structure: Annotated[
@@ -59,11 +60,27 @@ def train(
             help="graph-dfm: noise that is marginal (as the data), uniform or absorbing.", show_default="marginal"
         ),
     ] = None,
+    coupling: Annotated[str | None, typer.Option(help="graph-nvp: affine or additive.", show_default="affine")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="graph-nvp: order of a molecule's atoms, data (as they come), bfs, dfs, canonical or random.",
+            show_default="data",
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="graph-nvp: width of the uniform noise on labels.", show_default="0.9")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(help="graph-nvp: turns of every atom.", show_default="4; 1 if there are more than 12 atoms"),
+    ] = None,
     hidden: Annotated[
-        int | None, typer.Option(help="Width of the network.", show_default="64; whole molecules: 96")
+        int | None, typer.Option(help="Width of the network.", show_default="64; whole molecules but graph-nvp: 96")
     ] = None,
     pair_hidden: Annotated[
-        int | None, typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48")
+        int | None,
+        typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48; graph-nvp: 128"),
     ] = None,
     layers: Annotated[
         int | None, typer.Option(help="Rounds of message passing.", show_default="3; whole molecules: 5")
@@ -111,6 +128,7 @@ def train(
       graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
+      graphgen train -i qm9 -m graph-nvp -o runs/nvp --lr 2e-3
       graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-dfm -o runs/asked --path absorbing --conditions qed,logp,sa,mw
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1

@@ -13,6 +13,7 @@ from graphgen.models.graph_cnf import GraphCNF
 from graphgen.models.graph_ddpm import GraphDDPM
 from graphgen.models.graph_dfm import GraphDFM
 from graphgen.models.graph_ncsn import GraphNCSN
+from graphgen.models.graph_nvp import GraphNVP
 from graphgen.models.graph_sde import GraphSDE
 from graphgen.models.joint_ddpm import JointDDPM
 from graphgen.models.joint_ncsn import JointNCSN
@@ -26,6 +27,7 @@ __all__ = [
     "GraphDDPM",
     "GraphDFM",
     "GraphNCSN",
+    "GraphNVP",
     "GraphSDE",
     "JointDDPM",
     "JointNCSN",
@@ -34,7 +36,9 @@ __all__ = [
     "make",
 ]
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM, GraphDFM)}
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM, GraphDFM, GraphNVP)
+}
 JOINT: dict[str, type[Model]] = {model.name: model for model in (JointSDE, JointNCSN, JointDDPM)}
 """Those that have the name of one on given bonds, and the setting ``structure="joint"``."""
 

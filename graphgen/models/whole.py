@@ -8,25 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairField
 from graphgen.graph import GraphBatch
-from graphgen.models.base import Model
+from graphgen.models.sized import SizedModel
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import EncodedMolecules
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops import Pairs
-from graphgen.ops.noise import Stream
-from graphgen.solvers.discrete_flow import draw
 
-MOST_ATOMS = 255
 BOND_WEIGHT = 5.0  # of the pairs in a loss (Vignac et al. 2023)
 _COUNTED_AT_ONCE = 4096
 
 
-class WholeMoleculeModel(Model):
+class WholeMoleculeModel(SizedModel):
     """Atoms and bonds together, of as many atoms as the training data's molecules have.
 
     Args:
@@ -37,16 +33,12 @@ class WholeMoleculeModel(Model):
             :class:`~graphgen.fields.PairField`.
 
     Attributes:
-        size_counts: [256] int64, how many training molecules have so many atoms.
         atom_shares, pair_shares: of the labels in the training data; equal shares before it has seen any.
 
     Raises:
         GraphgenError: heads that do not divide the width.
     """
 
-    samples_bonds = True
-
-    size_counts: Tensor
     atom_shares: Tensor
     pair_shares: Tensor
 
@@ -67,7 +59,6 @@ class WholeMoleculeModel(Model):
             more=more,
             conditions=len(settings.get("conditions", ())),
         )
-        self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
         self.register_buffer("atom_shares", torch.full((types,), 1 / types))
         self.register_buffer("pair_shares", torch.full((kinds,), 1 / kinds))
 
@@ -77,15 +68,8 @@ class WholeMoleculeModel(Model):
         Raises:
             GraphgenError: other atom types than the model's, or more atoms than a complete graph is made for.
         """
-        if data.vocabulary != self.vocabulary:
-            raise GraphgenError(f"{data.name}: has other atom types than the model; make the model for its vocabulary")
+        super().fit_prior(data)
         sizes = data.sizes
-        if len(sizes) and int(sizes.max()) > MOST_ATOMS:
-            raise GraphgenError(
-                f"{data.name}: has a molecule of {int(sizes.max())} atoms, and {self.name}, which looks at all pairs, "
-                f"takes at most {MOST_ATOMS}; leave larger ones out"
-            )
-        self.size_counts.copy_(torch.bincount(sizes, minlength=MOST_ATOMS + 1))
         atoms = torch.zeros(len(self.vocabulary), dtype=torch.int64)
         pairs = torch.zeros(len(PAIR_TYPES), dtype=torch.int64)
         for indices in torch.arange(len(data)).split(_COUNTED_AT_ONCE):
@@ -97,39 +81,6 @@ class WholeMoleculeModel(Model):
         pairs //= 2  # a batch has both directions
         for share, counts in ((self.atom_shares, atoms), (self.pair_shares, pairs)):
             share.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
-
-    def draw_sizes(self, ids: Tensor, seed: int, least: int = 0) -> Tensor:
-        """[B] int64 numbers of atoms, with the shares of the training data's molecules of at least so many.
-
-        Raises:
-            GraphgenError: it has seen no data, or none so large.
-        """
-        self._check_sizes()
-        counts = self.size_counts.double()
-        if not bool(counts[least:].any()):
-            raise GraphgenError(
-                f"a scaffold of {least} atoms is larger than any training molecule "
-                f"({int(self.size_counts.nonzero().max())} atoms at most); take a smaller one"
-            )
-        counts[:least] = 0
-        one_each = torch.arange(len(ids) + 1, device=ids.device)
-        uniform = ops.uniform(one_each, 1, seed, Stream.SIZE, 0, ids, torch.float64)
-        return draw(counts.expand(len(ids), -1), uniform.squeeze(1))
-
-    def log_prob_of_sizes(self, sizes: Tensor) -> Tensor:
-        """[B] float64 log-probability, nats, that :meth:`draw_sizes` gives these; -inf where training has none.
-
-        Raises:
-            GraphgenError: it has seen no data.
-        """
-        self._check_sizes()
-        counts = self.size_counts.double()
-        known = torch.where(sizes <= MOST_ATOMS, counts[sizes.clamp(max=MOST_ATOMS)], 0.0)
-        return (known / counts.sum()).log()
-
-    def _check_sizes(self) -> None:
-        if not bool(self.size_counts.any()):
-            raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
 
 
 def cross_entropy(end: CompleteGraphs, atom_logits: Tensor, pair_logits: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Stream(IntEnum):
     PAIR_PRIOR = 18  # the start of a sample on pairs
     PAIR_PATH = 19  # the noise end of a training pair on pairs
     CONDITION = 20  # which properties a training molecule is shown with
+    PLACE = 21  # a random order of a molecule's atoms
 
 
 def _draw(
