@@ -1,12 +1,15 @@
 """The models that come with the package, as they are used straight after installation."""
 
 import os
+import statistics
 from pathlib import Path
 
 import pytest
 
 import graphgen
 from graphgen.metrics.labels import nats_per_atom
+from graphgen.metrics.properties import mw
+from graphgen.metrics.strict import classify
 from graphgen.models import checkpoint
 from graphgen.molecules.codec import encode_with_smiles, parse
 from graphgen.molecules.encoded import Encoder
@@ -18,9 +21,10 @@ def cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("GRAPHGEN_CACHE", str(tmp_path_factory.getbasetemp() / "bundled-cache"))
 
 
-def test_it_is_small_and_says_what_it_is():
-    folder = BUNDLED / "qm9-cnf"
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 1_000_000
+@pytest.mark.parametrize(("name", "size"), [("qm9-cnf", 1_000_000), ("qm9", 4_000_000), ("zinc250k", 12_000_000)])
+def test_it_is_small_and_says_what_it_is(name, size):
+    folder = BUNDLED / name
+    assert sum(file.stat().st_size for file in folder.iterdir()) < size
     card = (folder / "card.md").read_text()
     log = checkpoint.read_log(folder)
     assert log["data"]["sha256"] in card and f"seed {log['settings']['seed']}" in card
@@ -39,6 +43,25 @@ def test_it_generates_without_its_data_and_says_whose_bonds(monkeypatch):
     valid = [smiles for smiles in made.smiles if smiles is not None]
     # The skeletons are more than drawn once, and were never trained on.
     assert len(valid) > 970 and len(structures) < 1000
+
+
+@pytest.mark.parametrize(("name", "n", "share"), [("qm9", 200, 0.9), ("zinc250k", 40, 0.6)])
+def test_it_makes_whole_molecules_without_its_data(name, n, share, monkeypatch):
+    monkeypatch.delenv("GRAPHGEN_DATA", raising=False)
+    made = graphgen.load(name).generate(n, steps=30, progress=False)
+    strict = [smiles for smiles in made.smiles if smiles is not None and classify(smiles).strict]
+    assert len(strict) > share * n
+    assert len(set(strict)) > 0.95 * len(strict)
+
+
+def test_it_makes_what_is_asked_for(monkeypatch):
+    monkeypatch.delenv("GRAPHGEN_DATA", raising=False)
+    model = graphgen.load("zinc250k")
+    light, heavy = (
+        model.generate(24, steps=20, progress=False, condition={"mw": weight}, guidance=2.0) for weight in (220, 420)
+    )
+    means = [statistics.fmean(mw(smiles) for smiles in made.smiles if smiles) for made in (light, heavy)]
+    assert means[0] < means[1] - 50
 
 
 def test_its_likelihood_of_held_out_molecules_is_the_one_reported():
