@@ -31,16 +31,11 @@ class WholeMoleculeModel(Model):
 
     Args:
         vocabulary: the atom types.
-        extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
-        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
-            :class:`~graphgen.fields.PairField`.
+        settings: what the model is made of.
 
     Attributes:
         size_counts: [256] int64, how many training molecules have so many atoms.
         atom_shares, pair_shares: of the labels in the training data; equal shares before it has seen any.
-
-    Raises:
-        GraphgenError: heads that do not divide the width.
     """
 
     samples_bonds = True
@@ -49,22 +44,9 @@ class WholeMoleculeModel(Model):
     atom_shares: Tensor
     pair_shares: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, **settings: Any) -> None:
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
         super().__init__(vocabulary, **settings)
-        hidden, heads = settings["hidden"], settings["heads"]
-        if heads < 1 or hidden % heads:
-            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
         types, kinds = len(vocabulary), len(PAIR_TYPES)
-        self.field = PairField(
-            types,
-            types + extra_states,
-            kinds + extra_states,
-            hidden,
-            settings["pair_hidden"],
-            settings["layers"],
-            heads,
-            conditions=len(settings.get("conditions", ())),
-        )
         self.register_buffer("size_counts", torch.zeros(MOST_ATOMS + 1, dtype=torch.int64))
         self.register_buffer("atom_shares", torch.full((types,), 1 / types))
         self.register_buffer("pair_shares", torch.full((kinds,), 1 / kinds))
@@ -128,6 +110,37 @@ class WholeMoleculeModel(Model):
     def _check_sizes(self) -> None:
         if not bool(self.size_counts.any()):
             raise GraphgenError(f"this {self.name} does not know how large molecules are; train it, or fit_prior(data)")
+
+
+class PairFieldModel(WholeMoleculeModel):
+    """Whole molecules by a field of atoms and pairs.
+
+    Args:
+        vocabulary: the atom types.
+        extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
+        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
+            :class:`~graphgen.fields.PairField`.
+
+    Raises:
+        GraphgenError: heads that do not divide the width.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        hidden, heads = settings["hidden"], settings["heads"]
+        if heads < 1 or hidden % heads:
+            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
+        types, kinds = len(vocabulary), len(PAIR_TYPES)
+        self.field = PairField(
+            types,
+            types + extra_states,
+            kinds + extra_states,
+            hidden,
+            settings["pair_hidden"],
+            settings["layers"],
+            heads,
+            conditions=len(settings.get("conditions", ())),
+        )
 
 
 def cross_entropy(end: CompleteGraphs, atom_logits: Tensor, pair_logits: Tensor) -> Tensor:
