@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +47,8 @@ def likelihood(
     """Say how probable a model finds molecules: a row for each with NLL, minus its log-probability in nats.
 
     That is the probability of the atoms given the bonds, or of a model of whole molecules that of atoms and bonds
-    together in the molecule's order of atoms; the NLL is an upper bound, estimated with the standard error NLL_stderr.
-    Molecules that the model cannot make are rejected with the reason.
+    together in the molecule's order of atoms (mpgvae, graph-vae: in any order); the NLL is an upper bound, estimated
+    with the standard error NLL_stderr. Molecules that the model cannot make are rejected with the reason.
 
     Examples:
       graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
@@ -82,12 +83,15 @@ def likelihood(
         records.write_rejects(rejects_path(out), [*data.rejects, *unknown])
         log(f"[yellow]{len(refused):,} molecules the model cannot make[/]; in {plain(rejects_path(out))}")
     found = trained.likelihood(known, seed, draws, batch_size, steps, device, trace=trace)
-    way = f"{steps} times" if trained.network.samples_bonds else f"rk4 {steps} steps, {trace} trace"
+    way = f"rk4 {steps} steps, {trace} trace, "
+    if trained.network.samples_bonds:
+        looks = "steps" in inspect.signature(trained.network.log_prob).parameters
+        way = f"{steps} times, " if looks else ""
     columns = {
         "SMILES": [known.smiles(i) for i in range(len(known))],
         "NLL": (-found.value).tolist(),
         "NLL_stderr": found.stderr.tolist(),
-        "method": [f"{way}, {draws} draws"] * len(known),
+        "method": [f"{way}{draws} draws"] * len(known),
         "evaluations": found.evaluations.tolist(),
         "heavy_atoms": found.atoms.tolist(),
         "where": [places[row][0] for row in known.rows.tolist()],

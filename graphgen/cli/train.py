@@ -13,6 +13,7 @@ from graphgen.cli.config import Config, write_config
 _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
     "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure", "conditions",
+    "latent", "matching", "kl_weight", "kl_anneal_steps", "max_atoms",
 )  # fmt: skip
 
 
@@ -25,8 +26,8 @@ def train(
         typer.Option(
             "-m",
             "--model",
-            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, and "
-            "graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
+            help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, "
+            "mpgvae, graph-vae, and graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
         ),
     ] = "graph-cnf",
     structure: Annotated[
@@ -73,6 +74,31 @@ def train(
         str | None,
         typer.Option(help="graph-dfm: what samples can be asked for, of qed,logp,sa,mw.", show_default="none"),
     ] = None,
+    latent: Annotated[
+        int | None, typer.Option(help="mpgvae, graph-vae: numbers of the latent.", show_default="32")
+    ] = None,
+    matching: Annotated[
+        str | None,
+        typer.Option(
+            help="mpgvae, graph-vae: which atom stands at which place, by canonical (order), max-pool or hungarian.",
+            show_default="canonical",
+        ),
+    ] = None,
+    kl_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="mpgvae, graph-vae: of the divergence from the prior; 1: the bound itself.", show_default="0.5"
+        ),
+    ] = None,
+    kl_anneal_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="mpgvae, graph-vae: training steps over which that weight rises from 0.", show_default="1000"
+        ),
+    ] = None,
+    max_atoms: Annotated[
+        int | None, typer.Option(help="graph-vae: atoms of the largest molecule it can make.", show_default="9")
+    ] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
     ] = None,
@@ -111,6 +137,7 @@ def train(
       graphgen train -i mine.csv --column smiles -o runs/mine --hidden 128
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
+      graphgen train -i qm9 -m mpgvae -o runs/vae --epochs 25
       graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-dfm -o runs/asked --path absorbing --conditions qed,logp,sa,mw
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
