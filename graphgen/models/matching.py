@@ -8,9 +8,8 @@ probability from below. Three ways to choose:
                 the decoder learns it; the same molecule is asked of the same places always.
     max-pool    GraphVAE's: similarities of pairs, pooled over the best partner, until one vector of all (atom, place)
                 remains; then the best one-to-one reading of it.
-    hungarian   the likeliest order is a quadratic assignment; taken to first order around what was found last it is a
-                linear one, which is solved exactly, a few times (Frank and Wolfe's method from the flat start,
-                Vogelstein et al., PLoS ONE 2015, with full steps).
+    hungarian   the likeliest order is a quadratic assignment: from all orders at once, mixed evenly, steps towards the
+                best linear one of the moment, which is solved exactly, as far as each step betters the mixture.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from graphgen.ops import Pairs
 from graphgen.solvers.assignment import assign
 
 _POOLINGS = 75  # as GraphVAE has it
-_LINEARISATIONS = 4
+_STEPS = 8
 
 
 class Laws(NamedTuple):
@@ -79,29 +78,43 @@ def max_pool(batch: MoleculeBatch, end: CompleteGraphs, laws: Laws) -> Tensor:
 
 @torch.no_grad()
 def hungarian(batch: MoleculeBatch, end: CompleteGraphs, laws: Laws) -> Tensor:
-    """[N] which atom stands at each place: of a few linear assignments the one of the likeliest labels."""
+    """[N] which atom stands at each place: of a few linear assignments the one of the likeliest labels.
+
+    Source: Vogelstein et al., PLoS ONE 2015 (fast approximate quadratic assignment), from the flat start.
+    """
     padded = _Padded(end, laws)
     own = -padded.of_atoms.log_softmax(2)[padded.owner, :, batch.atoms]
     of_kinds = -padded.of_pairs.log_softmax(3)
     of_kinds[:, range(of_kinds.shape[1]), range(of_kinds.shape[1])] = 0
     of_kinds = of_kinds * padded.real[:, None, :, None]
-    none = of_kinds[..., 0]
     target, source = batch.graph.target.long(), batch.graph.col.long()
     kind = batch.graph.edge_attr.long() + 1  # type: ignore[union-attr]
-    bonded = (of_kinds[padded.owner[target], :, :, kind] - none[padded.owner[target]]).contiguous()
-    sizes = end.ptr.diff()[padded.owner].to(own.dtype)
-    x = padded.real[padded.owner] / sizes.unsqueeze(1)
+    none = of_kinds[padded.owner, :, :, 0]
+    bonded = of_kinds[padded.owner[target], :, :, kind] - none[target]
+
+    def slope(x: Tensor) -> Tensor:
+        """[N, n] what an atom at a place costs, beside all others where the mixture x [N, n] has them."""
+        # The atoms other than i are, together, at each place as much as i is not.
+        others = (none @ (1 - x).unsqueeze(2)).squeeze(2)
+        return (own + others).index_add(0, target, (bonded @ x[source].unsqueeze(2)).squeeze(2))
+
+    def total(values: Tensor) -> Tensor:
+        return values.new_zeros(len(end.ptr) - 1).index_add(0, padded.owner, values.sum(1))
+
+    x = padded.real[padded.owner] / end.ptr.diff()[padded.owner].to(own.dtype).unsqueeze(1)
     best, least = torch.arange(len(batch.atoms), device=own.device), own.new_full((len(end.ptr) - 1,), torch.inf)
-    for _ in range(_LINEARISATIONS):
-        # The atoms other than i are, together, at all places as much as i is not.
-        others = (none[padded.owner] @ (1 - x).unsqueeze(2)).squeeze(2)
-        cost = (own + others).index_add(0, target, (bonded @ x[source].unsqueeze(2)).squeeze(2))
+    cost = slope(x)
+    for _ in range(_STEPS):
         found = padded.places(cost)
         loss = missed(end.reordered(found), laws)
         best = torch.where((loss < least)[padded.owner], found, best)
         least = torch.minimum(loss, least)
-        x = torch.zeros_like(x)
-        x[found, padded.place] = 1
+        corner = torch.zeros_like(x)
+        corner[found, padded.place] = 1
+        way, cost_there = corner - x, slope(corner)
+        falls, bends = total(way * cost), total(way * (cost_there - cost))
+        share = torch.where(bends > 0, (-falls / bends.clamp(min=1e-12)).clamp(0, 1), 1.0)[padded.owner].unsqueeze(1)
+        x, cost = x + share * way, torch.lerp(cost, cost_there, share)
     return best
 
 

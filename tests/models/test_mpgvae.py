@@ -2,22 +2,19 @@ import math
 
 import pytest
 import torch
-from autoencoders import TWO, chains, marginal, rings, shuffled, sixteen
+from autoencoders import THREE, TWO, chains, marginal, rings, shuffled, sixteen
 
 from graphgen import GraphgenError
 from graphgen.latent import reconstruct
 from graphgen.models import MPGVAE, GraphVAE, load
 from graphgen.molecules.canonical import canonical_order
 from graphgen.molecules.complete import CompleteGraphs
-from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.train import TrainSettings, train
 
 KINDS = {
     MPGVAE: {"hidden": 16, "pair_hidden": 8, "encoder_hidden": 16, "layers": 2, "encoder_layers": 2, "heads": 2},
     GraphVAE: {"hidden": 8, "layers": 2},
 }
-
-THREE = Vocabulary((("C", 0), ("N", 0), ("O", 0)))
 
 
 @pytest.fixture(autouse=True)

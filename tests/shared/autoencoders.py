@@ -10,6 +10,7 @@ from graphgen.molecules.encoded import Encoder, MoleculeBatch
 from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 
 TWO = Vocabulary((("C", 0), ("N", 0)))
+THREE = Vocabulary((*TWO.atoms, ("O", 0)))
 OUTCOMES = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
 """All labels of two atoms of two types and of their pair."""
 
