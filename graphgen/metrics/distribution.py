@@ -291,8 +291,8 @@ def _differences(sample: Description, reference: Description) -> dict[str, tuple
     for name, of in (("size", lambda x: np.diff(x.node_ptr)), ("rings", lambda x: x.rings)):
         found[name] = (*shared_counts(of(reference), of(sample)), wasserstein(of(reference), of(sample)))
     both = all(len(x.ring_sizes) for x in (reference, sample))
-    sizes = [_ring_counts(x.ring_sizes) for x in (reference, sample)]
-    found["ring sizes"] = (*sizes, wasserstein(reference.ring_sizes, sample.ring_sizes) if both else math.nan)
+    of_real, of_ours = _ring_counts(reference.ring_sizes), _ring_counts(sample.ring_sizes)
+    found["ring sizes"] = (of_real, of_ours, wasserstein(reference.ring_sizes, sample.ring_sizes) if both else math.nan)
     elements = [np.bincount(x.elements, minlength=_LARGEST_ELEMENT) for x in (reference, sample)]
     present = (elements[0] + elements[1]) > 0
     found["elements"] = (elements[0][present], elements[1][present], total_variation(*elements))

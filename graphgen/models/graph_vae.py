@@ -69,6 +69,7 @@ class GraphVAE(VariationalModel):
         )
         self.max_atoms = max_atoms
         self.atom = nn.Embedding(len(vocabulary), hidden)
+        self.place = nn.Embedding(max_atoms, hidden)
         self.messages = nn.ModuleList(MessageLayer(hidden, len(BOND_TYPES)) for _ in range(layers))
         self.gate_value = Linear(hidden, 2 * hidden)
         self.out = Linear(hidden, 2 * latent)
@@ -88,8 +89,8 @@ class GraphVAE(VariationalModel):
             )
         super().fit_prior(data)
 
-    def posterior(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
-        h = self.atom.weight[batch.atoms]
+    def encode(self, batch: MoleculeBatch, place: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.atom.weight[batch.atoms] + self.place.weight[place]
         for layer in self.messages:
             h = layer(h, batch.graph)
         gate, value = self.gate_value(h).chunk(2, 1)

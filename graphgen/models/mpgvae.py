@@ -82,8 +82,8 @@ class MPGVAE(VariationalModel):
         self.encoder = Encoder(len(vocabulary), latent, encoder_hidden, encoder_layers, heads)
         self.decoder = Decoder(len(vocabulary), latent, hidden, pair_hidden, layers, heads)
 
-    def posterior(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.encoder(batch.graph, batch.atoms).chunk(2, 1)
+    def encode(self, batch: MoleculeBatch, place: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.encoder(batch.graph, batch.atoms, place).chunk(2, 1)
         return mean, log_std
 
     def decode(self, z: Tensor, ptr: Tensor) -> Laws:
@@ -97,13 +97,14 @@ class Encoder(nn.Module):
     def __init__(self, atom_types: int, latent: int, hidden: int, layers: int, heads: int) -> None:
         super().__init__()
         self.atom = nn.Embedding(atom_types, hidden)
+        self.place = nn.Embedding(MOST_ATOMS + 1, hidden)
         self.layers = nn.ModuleList(EncoderLayer(hidden, heads) for _ in range(layers))
         self.readout = SetToSet(hidden)
         self.out = Linear(2 * hidden, 2 * latent)
 
-    def forward(self, graph: GraphBatch, atoms: Tensor) -> Tensor:
-        """[B, 2 latent]."""
-        h = self.atom.weight[atoms]
+    def forward(self, graph: GraphBatch, atoms: Tensor, place: Tensor) -> Tensor:
+        """[B, 2 latent], for atoms [N] and their places in the canonical order."""
+        h = self.atom.weight[atoms] + self.place.weight[place]
         for layer in self.layers:
             h = layer(h, graph)
         return self.out(self.readout(h, graph.ptr))

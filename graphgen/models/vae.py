@@ -60,12 +60,29 @@ class VariationalModel(WholeMoleculeModel, ABC):
     # ---- the networks -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def posterior(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
-        """[B, latent] means and logarithms of the deviations of the latents of molecules, in any order of atoms."""
+    def encode(self, batch: MoleculeBatch, place: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, latent] means and logarithms of the deviations of the latents, see :meth:`posterior`.
+
+        Args:
+            place: [N] int64 the place of each atom in its molecule's canonical order.
+        """
 
     @abstractmethod
     def decode(self, z: Tensor, ptr: Tensor) -> Laws:
         """Logits of molecules of the sizes of ``ptr`` [B + 1], decoded from z [B, latent]."""
+
+    def posterior(self, batch: MoleculeBatch, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """[B, latent] means and logarithms of the deviations of the latents of molecules, in any order of atoms.
+
+        The networks are told each atom's place in the canonical order. That depends on the molecule alone, so they
+        stay blind to the order given, and have not to learn which place the decoder will look for an atom at.
+
+        Args:
+            order: as :func:`~graphgen.molecules.canonical.canonical_order` has it; None looks for it.
+        """
+        order = canonical_order(batch.graph, batch.atoms) if order is None else order
+        place = order.argsort()
+        return self.encode(batch, place - batch.graph.ptr.long()[batch.graph.batch.long()])
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 
@@ -78,12 +95,13 @@ class VariationalModel(WholeMoleculeModel, ABC):
         Args:
             seed, step: of the latents' noise; the same pair gives the same loss.
         """
-        mean, log_std = self.posterior(batch)
+        order = canonical_order(batch.graph, batch.atoms)
+        mean, log_std = self.posterior(batch, order)
         z = mean + log_std.exp() * self._noise(batch.ids, seed, Stream.PATH, step)
         divergence = (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).sum()
         risen = min(1.0, (step + 1) / max(self.settings["kl_anneal_steps"], 1))
         weight = self.settings["kl_weight"] * risen
-        return (self._missed(batch, z).sum() + weight * divergence) / max(len(batch.atoms), 1)
+        return (self._missed(batch, z, order).sum() + weight * divergence) / max(len(batch.atoms), 1)
 
     def log_prob(self, batch: MoleculeBatch, seed: int = 0, step: int = 0, samples: int = 1, **solver: Any) -> LogProb:
         """A lower bound on log P(molecule), in nats: the evidence bound, or with more samples the tighter one.
@@ -107,25 +125,26 @@ class VariationalModel(WholeMoleculeModel, ABC):
 
         Source: Burda, Grosse and Salakhutdinov, ICLR 2016 (importance weighted autoencoders), equation 8.
         """
-        mean, log_std = self.posterior(batch)
+        order = canonical_order(batch.graph, batch.atoms)
+        mean, log_std = self.posterior(batch, order)
         of_size = self.log_prob_of_sizes(batch.graph.ptr.diff()).to(self.dtype)
         values = []
         for sample in range(samples):
             noise = self._noise(batch.ids, seed, Stream.PATH, step * samples + sample)
             z = mean + log_std.exp() * noise
             ratio = (0.5 * (noise.square() - z.square()) + log_std).sum(1)
-            values.append(of_size + ratio - self._missed(batch, z))
+            values.append(of_size + ratio - self._missed(batch, z, order))
         draws = torch.stack(values)
         value = draws.logsumexp(0) - math.log(samples)
         spread = (draws - value).exp().std(0) / samples**0.5 if samples > 1 else torch.full_like(value, torch.nan)
         return LogProb(value, spread.detach(), batch.graph.ptr.diff(), samples)
 
-    def _missed(self, batch: MoleculeBatch, z: Tensor) -> Tensor:
+    def _missed(self, batch: MoleculeBatch, z: Tensor, order: Tensor) -> Tensor:
         """[B] minus the log-probability of the molecules given z, matched, nats."""
         end = CompleteGraphs.of(batch)
         laws = self.decode(z, end.ptr)
-        order = MATCHINGS[self.settings["matching"]](batch, end, laws)
-        return missed(end.reordered(order), laws)
+        search = MATCHINGS[self.settings["matching"]]
+        return missed(end.reordered(order if search is None else search(batch, end, laws)), laws)
 
     def _noise(self, ids: Tensor, seed: int, stream: Stream, step: int = 0) -> Tensor:
         one_each = torch.arange(len(ids) + 1, device=ids.device)
