@@ -23,7 +23,7 @@ from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import Vocabulary
 
 TYPES = Vocabulary(tuple((element, 0) for element in ("C", "N", "O", "F", "S", "P", "Cl", "Br")))
-LATENT, HIDDEN, PAIR, ENCODER, LAYERS, ROUNDS, HEADS, KINDS, MOST = 32, 96, 48, 64, 4, 3, 4, 4, 9
+LATENT, HIDDEN, PAIR, ENCODER, LAYERS, ROUNDS, HEADS, KINDS, MOST = 32, 64, 32, 64, 3, 3, 4, 4, 9
 
 
 class PlainMessages(nn.Module):
@@ -152,7 +152,8 @@ def cases_at(count: int, device: str) -> list[Case]:
     in_order = torch.arange(graph.num_nodes, device=device)
     cases = []
     for kind in (MPGVAE, GraphVAE):
-        ours, plain = kind(TYPES).to(device), PlainVAE(kind is MPGVAE).to(device)
+        widths = {"encoder_hidden": ENCODER} if kind is MPGVAE else {}
+        ours, plain = kind(TYPES, **widths).to(device), PlainVAE(kind is MPGVAE).to(device)
 
         def step(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], object]:
             return lambda: torch.autograd.grad(loss(), list(model.parameters()), allow_unused=True)

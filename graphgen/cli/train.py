@@ -61,13 +61,13 @@ def train(
         ),
     ] = None,
     hidden: Annotated[
-        int | None, typer.Option(help="Width of the network.", show_default="64; whole molecules: 96")
+        int | None, typer.Option(help="Width of the network.", show_default="64; graph-dfm, joint: 96")
     ] = None,
     pair_hidden: Annotated[
-        int | None, typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48")
+        int | None, typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48; mpgvae: 32")
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Rounds of message passing.", show_default="3; whole molecules: 5")
+        int | None, typer.Option(help="Rounds of message passing.", show_default="3; graph-dfm, joint: 5")
     ] = None,
     heads: Annotated[int | None, typer.Option(help="Whole molecules: attention heads.", show_default="4")] = None,
     conditions: Annotated[
