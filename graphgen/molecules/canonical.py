@@ -31,7 +31,7 @@ def canonical_order(graph: GraphBatch, atoms: Tensor) -> Tensor:
     central = atoms + 1
     for _ in range(_SPREAD):
         central = (2 * central).index_add(0, target, bond * central[source])
-    colour = _mixed(central)
+    colour = _mixed(_mixed(central) + atoms)
     order, places = torch.empty_like(atoms), torch.arange(len(atoms), device=atoms.device)
     number, met = torch.full_like(atoms, -1), torch.full_like(atoms, -1)  # of the atom, of its latest neighbour
     sizes = ptr.diff()

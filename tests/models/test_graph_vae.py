@@ -1,6 +1,6 @@
 import pytest
 import torch
-from autoencoders import THREE, chains, isomers, rings, shuffled
+from autoencoders import OUTCOMES, THREE, chains, isomers, rings, shuffled, sixteen
 
 from graphgen import GraphBatch, GraphgenError
 from graphgen.models import GraphVAE
@@ -50,6 +50,14 @@ def test_symmetric_atoms_and_pieces_are_read_the_same_whatever_the_order():
             whole = in_canonical_order(batch)
             found.add(tuple(whole.pairs.tolist()))
         assert len(found) == 1
+
+
+def test_the_mirror_of_a_molecule_of_two_atoms_is_read_as_the_molecule():
+    """In C=N both ends are equally central, and their labels alone tell them apart."""
+    whole = in_canonical_order(sixteen().batch(torch.arange(16)))
+    read = torch.cat((whole.atoms.view(16, 2), whole.pairs.unsqueeze(1)), 1)
+    mirror = [OUTCOMES.tolist().index([b, a, kind]) for a, b, kind in OUTCOMES.tolist()]
+    assert torch.equal(read[mirror], read) and len(read.unique(dim=0)) == 12
 
 
 def one_molecule(bonds, size):

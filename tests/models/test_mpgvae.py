@@ -80,8 +80,8 @@ def test_the_bound_does_not_depend_on_it_either(kind):
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
 def trained_on_sixteen(request):
-    """Of one latent number, on two atoms; each molecule in the order that its model compares it in."""
-    model = untrained(request.param, TWO, latent=1, kl_weight=1.0).double()
+    """Of one latent number, on two atoms; by a small weight of the divergence, so that it is made use of."""
+    model = untrained(request.param, TWO, latent=1, kl_weight=0.1).double()
     model.size_counts[2], model.size_counts[5] = 3, 1
     return learnt(model, sixteen().batch(torch.arange(16)), 60)
 
@@ -100,11 +100,11 @@ def test_the_bound_is_below_the_exact_marginal_and_tighter_with_more_samples(tra
     assert float(exact.exp().sum()) == pytest.approx(1, abs=1e-6)  # the quadrature misses nothing
     read = CompleteGraphs.of(batch).reordered(canonical_order(batch.graph, batch.atoms))
     exact = exact[read.atoms.view(16, 2) @ torch.tensor([8, 4]) + read.pairs] + math.log(0.75)
-    noise = torch.linspace(-60, 60, 3001, dtype=torch.float64)
-    density = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + math.log(120 / 3000)
+    noise = torch.linspace(-160, 160, 4001, dtype=torch.float64)
+    density = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + math.log(320 / 4000)
     one = at(model, noise)
     # The mean of the weights is the probability itself, whatever the encoder says.
-    assert torch.allclose((one + density.unsqueeze(1)).logsumexp(0), exact, atol=1e-5)
+    assert torch.allclose((one + density.unsqueeze(1)).logsumexp(0), exact, atol=1e-4)
     elbo = (one * density.exp().unsqueeze(1)).sum(0)
     assert bool((elbo < exact - 1e-4).all())
     copies = sixteen().batch(torch.arange(16).repeat(300))._replace(ids=torch.arange(4800))
