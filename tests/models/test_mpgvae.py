@@ -100,13 +100,13 @@ def test_the_bound_is_below_the_exact_marginal_and_tighter_with_more_samples(tra
     assert float(exact.exp().sum()) == pytest.approx(1, abs=1e-6)  # the quadrature misses nothing
     read = CompleteGraphs.of(batch).reordered(canonical_order(batch.graph, batch.atoms))
     exact = exact[read.atoms.view(16, 2) @ torch.tensor([8, 4]) + read.pairs] + math.log(0.75)
-    noise = torch.linspace(-160, 160, 4001, dtype=torch.float64)
-    density = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + math.log(320 / 4000)
+    noise = torch.linspace(-60, 60, 3001, dtype=torch.float64)
+    density = -0.5 * noise.square() - 0.5 * math.log(2 * math.pi) + math.log(120 / 3000)
     one = at(model, noise)
-    # The mean of the weights is the probability itself, whatever the encoder says.
-    assert torch.allclose((one + density.unsqueeze(1)).logsumexp(0), exact, atol=1e-4)
+    # The mean of the weights is the probability itself, whatever the encoder says; the decoder has sharp borders in z.
+    assert torch.allclose((one + density.unsqueeze(1)).logsumexp(0), exact, atol=1e-3)
     elbo = (one * density.exp().unsqueeze(1)).sum(0)
-    assert bool((elbo < exact - 1e-4).all())
+    assert bool((elbo < exact - 3e-3).all())
     copies = sixteen().batch(torch.arange(16).repeat(300))._replace(ids=torch.arange(4800))
     with torch.no_grad():
         single, eight = (model.log_prob(copies, samples=k) for k in (1, 8))

@@ -64,7 +64,7 @@ def rings(count=40, seed=0):
     return MoleculeBatch(graph, torch.randint(0, 3, (int(ptr[-1]),), generator=generator), torch.arange(count))
 
 
-def marginal(model, points=400, reach=8.0):
+def marginal(model, points=6000, reach=8.0):
     """[16] exact log-probability of OUTCOMES as a model of one latent number decodes them, by quadrature."""
     z = torch.linspace(-reach, reach, points, dtype=model.dtype)
     ptr = 2 * torch.arange(points + 1)
