@@ -48,6 +48,21 @@ class PlainMessages(nn.Module):
         return self.cell((messages + picked).flatten(0, 1), h.flatten(0, 1)).view_as(h)
 
 
+class PlainMessageLayer(nn.Module):
+    """GraphVAE's round: messages alone, added to the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target, self.source = nn.Linear(ENCODER, ENCODER), nn.Linear(ENCODER, ENCODER, bias=False)
+        self.own, self.received = nn.Linear(ENCODER, ENCODER), nn.Linear(ENCODER, ENCODER, bias=False)
+        self.bond = nn.Embedding(KINDS, ENCODER)
+
+    def forward(self, h: Tensor, kinds: Tensor) -> Tensor:
+        terms = self.target(h)[:, :, None] + self.source(h)[:, None] + self.bond(kinds)
+        messages = (nn.functional.silu(terms) * (kinds > 0).unsqueeze(3)).sum(2)
+        return h + nn.functional.silu(self.own(h) + self.received(messages))
+
+
 class PlainRound(nn.Module):
     """The decoder's round on [B, n, n] ordered pairs."""
 
@@ -84,7 +99,7 @@ class PlainVAE(nn.Module):
         super().__init__()
         self.with_messages, types = with_messages, len(TYPES)
         self.atom, self.place = nn.Embedding(types, ENCODER), nn.Parameter(torch.randn(MOST, ENCODER))
-        self.rounds = nn.ModuleList(PlainMessages() for _ in range(ROUNDS))
+        self.rounds = nn.ModuleList((PlainMessages if with_messages else PlainMessageLayer)() for _ in range(ROUNDS))
         if with_messages:
             self.lstm, self.out = nn.LSTMCell(2 * ENCODER, ENCODER), nn.Linear(2 * ENCODER, 2 * LATENT)
             self.expand, self.unroll = nn.Linear(LATENT, HIDDEN), nn.GRU(HIDDEN, HIDDEN, batch_first=True)
