@@ -18,8 +18,9 @@ def canonical_order(graph: GraphBatch, atoms: Tensor) -> Tensor:
     A walk in depth from the least central atom, as a SMILES is written: next comes a neighbour of the atom numbered
     last that has one left, of these the least central, so that small branches come before large ones. Atoms still
     alike are told apart by colours (Weisfeiler and Leman 1968), which take in all numbers given so far; those of one
-    colour are taken for symmetric, and the first of them is next. That is so in molecules but for a few cages: there
-    the order may depend on the one given. A molecule in several pieces is walked piece by piece.
+    colour are taken for symmetric, and the first of them is next. Of molecules it is rarely wrong: in C1CC1CCC1CC1 all
+    CH2 have one colour, in a ring or not, and the order depends on the one given. A molecule in several pieces is
+    walked piece by piece.
 
     Args:
         graph: B molecules with bond types, both directions of a bond present.
