@@ -29,6 +29,8 @@ def follow(
 ) -> list[Trajectory]:
     """The first ``count`` attempts of ``generate(model, structures, n, seed, steps=steps)``, none left out.
 
+    A model that decodes at once has no way to follow, and gets no trajectories.
+
     Args:
         model: has ``trajectory(graph, ids, seed, times, steps)``, a list of :class:`Frame`, and ``vocabulary``; of
             whole molecules, ``trajectory(ids, seed, times)``, which gives the graphs too, in its own steps and at
@@ -40,6 +42,8 @@ def follow(
     Raises:
         GraphgenError: no structures.
     """
+    if not hasattr(model, "trajectory"):
+        return []
     model.to(device).eval()
     if model.samples_bonds:
         graph, frames = model.trajectory(torch.arange(count, device=device), seed, WHOLE_TIMES)

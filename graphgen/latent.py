@@ -81,12 +81,13 @@ class Reconstruction:
     Attributes:
         molecules: encoded and decoded.
         identical: of these, all labels (and bonds, if those are not given) as they were.
-        largest_error: of any coordinate of the points that were carried there and back, in units of the noise.
+        largest_error: of any coordinate of the points that were carried there and back, in units of the noise; None
+            where nothing is carried.
     """
 
     molecules: int
     identical: int
-    largest_error: float
+    largest_error: float | None
 
 
 @torch.no_grad()
@@ -102,28 +103,33 @@ def reconstruct(
     """Encode and decode every molecule, on its own bonds if the model is given those.
 
     An invertible flow gives 100 % whatever it has learned: this measures the solver's error and that of rounding, not
-    the model.
+    the model. A variational autoencoder decodes the likeliest labels at the mean latents.
 
     Args:
+        seed: of the noise of a flow.
         steps: of the classical Runge-Kutta method, where there is an ODE.
 
     Raises:
-        GraphgenError: no molecules, labels of another vocabulary than the model's, or a model that is no flow.
+        GraphgenError: no molecules, labels of another vocabulary than the model's, or a model of another kind.
     """
     if not len(molecules):
         raise GraphgenError("there are no molecules to reconstruct; choose another split or data set")
-    there_and_back = _whole_there_and_back if _is_whole(model) else _labels_there_and_back
+    autoencoder = hasattr(model, "comes_back")
+    there_and_back = _whole_there_and_back if not autoencoder and _is_whole(model) else _labels_there_and_back
     check_vocabulary(model, molecules)
     model.to(device).eval()
     identical, largest = 0, 0.0
     with progress_bar("reconstructing", len(molecules), progress) as advance:
         for indices in torch.arange(len(molecules)).split(batch_size):
             batch = molecules.batch(indices, device)
-            came_back, error = there_and_back(model, batch, seed, steps)
-            largest = max(largest, float(error))
+            if autoencoder:
+                came_back = model.comes_back(batch)
+            else:
+                came_back, error = there_and_back(model, batch, seed, steps)
+                largest = max(largest, float(error))
             identical += int(came_back.sum())
             advance(len(indices))
-    return Reconstruction(len(molecules), identical, largest)
+    return Reconstruction(len(molecules), identical, None if autoencoder else largest)
 
 
 def _labels_there_and_back(model: Any, batch: MoleculeBatch, seed: int, steps: int) -> tuple[Tensor, Tensor]:

@@ -138,8 +138,8 @@ def generate(
 ) -> None:
     """Sample atoms on the bonds of real molecules (by default held-out ones: the test split), or whole molecules.
 
-    Which of the two is the model's kind: graph-dfm, graph-nvp and those trained with --structure joint draw atoms and
-    bonds, as they are, with no repair.
+    Which of the two is the model's kind: graph-dfm, graph-nvp, mpgvae, graph-vae and those trained with --structure
+    joint draw atoms and bonds, as they are, with no repair.
 
     A table gets n attempts, failures included with their reason; a list gets n molecules, and the log says how many
     attempts that took. NLL is minus the model's log-probability of the atoms given the bonds, in nats; of a row chosen

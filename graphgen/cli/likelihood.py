@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +55,8 @@ def likelihood(
     """Say how probable a model finds molecules: a row for each with NLL, minus its log-probability in nats.
 
     That is the probability of the atoms given the bonds, or of a model of whole molecules that of atoms and bonds
-    together in the molecule's order of atoms; the NLL is an upper bound, estimated with the standard error NLL_stderr.
-    Molecules that the model cannot make are rejected with the reason.
+    together in the molecule's order of atoms (mpgvae, graph-vae: in any order); the NLL is an upper bound, estimated
+    with the standard error NLL_stderr. Molecules that the model cannot make are rejected with the reason.
 
     Examples:
       graphgen likelihood runs/qm9 -i mine.smi -o nll.csv
@@ -123,7 +124,7 @@ def _way(model, steps: int, trace: str) -> str:
     """How the estimate is made, but for the draws."""
     if not model.samples_bonds:
         return f"rk4 {steps} steps, {trace} trace, "
-    return "" if hasattr(model, "to_noise") else f"{steps} times, "
+    return f"{steps} times, " if "steps" in inspect.signature(model.log_prob).parameters else ""
 
 
 def _places(input: str, column: str | None, data) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ _OF_THE_MODEL = (
     "objective", "field", "hidden", "layers", "label_smoothing", "kinetic", "trained_end_time",
     "sde", "levels", "chain", "schedule", "prediction", "path", "pair_hidden", "heads", "structure", "conditions",
     "coupling", "order", "noise", "rounds",
+    "latent", "matching", "kl_weight", "kl_anneal_steps", "max_atoms",
 )  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def train(
             "-m",
             "--model",
             help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, "
-            "graph-nvp, and graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
+            "graph-nvp, mpgvae, graph-vae, and graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
         ),
     ] = "graph-cnf",
     structure: Annotated[
@@ -76,19 +77,46 @@ def train(
         typer.Option(help="graph-nvp: turns of every atom.", show_default="4; 1 if there are more than 12 atoms"),
     ] = None,
     hidden: Annotated[
-        int | None, typer.Option(help="Width of the network.", show_default="64; whole molecules but graph-nvp: 96")
+        int | None, typer.Option(help="Width of the network.", show_default="64; graph-dfm, joint: 96")
     ] = None,
     pair_hidden: Annotated[
         int | None,
-        typer.Option(help="Whole molecules: width of the network for pairs.", show_default="48; graph-nvp: 128"),
+        typer.Option(
+            help="Whole molecules: width of the network for pairs.", show_default="48; graph-nvp: 128; mpgvae: 32"
+        ),
     ] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Rounds of message passing.", show_default="3; whole molecules: 5")
+        int | None, typer.Option(help="Rounds of message passing.", show_default="3; graph-dfm, joint: 5")
     ] = None,
     heads: Annotated[int | None, typer.Option(help="Whole molecules: attention heads.", show_default="4")] = None,
     conditions: Annotated[
         str | None,
         typer.Option(help="graph-dfm: what samples can be asked for, of qed,logp,sa,mw.", show_default="none"),
+    ] = None,
+    latent: Annotated[
+        int | None, typer.Option(help="mpgvae, graph-vae: numbers of the latent.", show_default="32")
+    ] = None,
+    matching: Annotated[
+        str | None,
+        typer.Option(
+            help="mpgvae, graph-vae: which atom stands at which place, by canonical (order), max-pool or hungarian.",
+            show_default="canonical",
+        ),
+    ] = None,
+    kl_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="mpgvae, graph-vae: of the divergence from the prior; 1: the bound itself.", show_default="0.5"
+        ),
+    ] = None,
+    kl_anneal_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="mpgvae, graph-vae: training steps over which that weight rises from 0.", show_default="1000"
+        ),
+    ] = None,
+    max_atoms: Annotated[
+        int | None, typer.Option(help="graph-vae: atoms of the largest molecule it can make.", show_default="9")
     ] = None,
     label_smoothing: Annotated[
         float | None, typer.Option(help="Share of a label's point that goes to all labels.", show_default="0")
@@ -129,6 +157,7 @@ def train(
       graphgen train -i qm9 -m graph-sde --sde ve -o runs/sde
       graphgen train -i qm9 -m graph-dfm -o runs/dfm --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-nvp -o runs/nvp --lr 2e-3
+      graphgen train -i qm9 -m mpgvae -o runs/vae --epochs 25
       graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-dfm -o runs/asked --path absorbing --conditions qed,logp,sa,mw
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1

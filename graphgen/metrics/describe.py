@@ -35,7 +35,7 @@ FEW = 1_000
 """So many molecules are described sooner than a process starts."""
 _SCAFFOLD_RINGS = 2
 # To be raised with any change of what is described or measured: both are kept.
-_VERSION = 2
+_VERSION = 3
 
 _ORDER = {1.0: 0, 2.0: 1, 3.0: 2, 1.5: 3}
 Watch = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -50,6 +50,7 @@ class Description:
         fragments, scaffolds: how often each BRICS fragment, each Murcko scaffold of two rings or more occurs.
         passes: [M] bool, passes the MOSES filters; None if that was not asked.
         rings: [M] int64, number of rings (SSSR).
+        ring_sizes: [R] int64, atoms of every ring.
         properties: [M, 4] float64, the columns of :data:`PROPERTIES`; weight in g/mol.
         elements: [N] int64 atomic numbers.
         bonds: [B, 3] int64, two atoms of a molecule (from 0) and the row of :data:`BONDS`.
@@ -62,6 +63,7 @@ class Description:
     scaffolds: Counter[str]
     passes: NDArray[np.bool_] | None
     rings: NDArray[np.int64]
+    ring_sizes: NDArray[np.int64]
     properties: NDArray[np.float64]
     elements: NDArray[np.int64]
     bonds: NDArray[np.int64]
@@ -150,7 +152,7 @@ def facts_of(mol: Chem.Mol, filters: bool) -> list[Any]:
         Chem.MolToSmiles(Chem.FragmentOnBRICSBonds(mol)).split("."),
         Chem.MolToSmiles(scaffold) if scaffold.GetRingInfo().NumRings() >= _SCAFFOLD_RINGS else None,
         patterns.passes(mol) if filters else None,
-        mol.GetRingInfo().NumRings(),
+        [len(ring) for ring in mol.GetRingInfo().AtomRings()],
         # The properties QED is made of are two of ours.
         [qed.ALOGP, QED.qed(mol, qedProperties=qed), sascorer.calculateScore(mol) if sascorer else None, qed.MW],
         [mol.GetAtomWithIdx(i).GetAtomicNum() for i in range(mol.GetNumAtoms())],
@@ -170,7 +172,8 @@ def collect(found: Iterable[list[Any] | str], filters: bool) -> Description:
         fragments=Counter(fragment for row in fragments for fragment in row),
         scaffolds=Counter(scaffold for scaffold in scaffolds if scaffold is not None),
         passes=np.array(passes, bool) if filters else None,
-        rings=np.array(rings, np.int64),
+        rings=np.array([len(row) for row in rings], np.int64),
+        ring_sizes=np.array([size for row in rings for size in row], np.int64),
         properties=np.array(properties, np.float64).reshape(-1, len(PROPERTIES)),
         elements=np.array([z for row in elements for z in row], np.int64),
         bonds=np.array([bond for row in bonds for bond in row], np.int64).reshape(-1, 3),

@@ -9,7 +9,7 @@ BINS = 20
 """Bins of a continuous property: each holds this share of the reference."""
 
 
-def wasserstein(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+def wasserstein(a: NDArray[np.number], b: NDArray[np.number]) -> float:
     """Wasserstein-1 distance of two samples of a number, in its unit: the area between their distributions.
 
     Raises:

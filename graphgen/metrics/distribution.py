@@ -21,6 +21,7 @@ _HISTOGRAM_BINS = 20
 _PROPERTY_BINS = 32
 _SHOWN = (0.002, 0.998)
 _LARGEST_ELEMENT = 119
+_SMALLEST_RING, _LARGE_RING = 3, 8
 
 _FINGERPRINT = "Tanimoto similarity of Morgan fingerprints (radius 2, 1,024 bits)"
 DEFINITIONS: Mapping[str, str] = {
@@ -35,13 +36,15 @@ DEFINITIONS: Mapping[str, str] = {
     "labels element and bond order (aromatic 1) as GDSS has them, no hashing of features, all pairs; 0 is best, and n "
     "real molecules reach about 1/n",
     "W1": "Wasserstein-1 distance to the reference in the property's own unit (atoms, rings, g/mol); for elements and "
-    "bonds, whose kinds are all 1 apart, total variation; 0 is best",
+    "bonds, whose kinds are all 1 apart, total variation; of the composition, the sum over elements of that of their "
+    "numbers in a molecule; 0 is best",
     "KL": "divergence from the reference to the sample in nats, one count added to each kind; logP, QED, SA and weight "
     f"in {BINS} bins of equal share in the reference; 0 is best",
 }
 _PROPERTY_DEFINITIONS: Mapping[str, str] = {
     "size": "heavy atoms of a molecule",
     "rings": "rings of a molecule (smallest set of smallest rings)",
+    "ring sizes": "atoms of a ring, as share of all rings; the last kind is that size and beyond",
     "elements": "share of all heavy atoms",
     "bonds": "share of all bonds, aromatic ones as such",
     "logP": "Crippen's octanol-water partition coefficient, as RDKit has it",
@@ -156,7 +159,9 @@ def compare(
 
 
 def properties(generated: Description, reference: Description) -> list[Histogram]:
-    """Size, rings, elements, bonds, logP, QED, SA and weight of both sets, as shares of molecules, atoms or bonds.
+    """Size, rings, ring sizes, elements, bonds, logP, QED, SA and weight of both sets.
+
+    As shares of molecules, or of rings, atoms and bonds; ring sizes where both sets have rings.
 
     Raises:
         ValueError: a set is empty.
@@ -186,6 +191,10 @@ def properties(generated: Description, reference: Description) -> list[Histogram
         step = 1 + (high - low) // (2 * _PROPERTY_BINS)
         edges = np.arange(low, high + step + 1, step) - 0.5
         found.append(of_numbers(name, _PROPERTY_DEFINITIONS[name], edges, values))
+    if all(len(x.ring_sizes) for x in sets.values()):
+        kinds = [*map(str, range(_SMALLEST_RING, _LARGE_RING)), f"{_LARGE_RING}+"]
+        counts = {key: _ring_counts(x.ring_sizes) for key, x in sets.items()}
+        found.append(of_kinds("ring sizes", _PROPERTY_DEFINITIONS["ring sizes"], kinds, counts))
     elements = {key: np.bincount(x.elements, minlength=_LARGEST_ELEMENT) for key, x in sets.items()}
     total = elements["generated"] + elements["held out"]
     order = [int(z) for z in np.argsort(-total, kind="stable") if total[z]]
@@ -212,6 +221,8 @@ def _measures(sample: Description, reference: Description) -> Iterator[Measure]:
     yield scaf(sample, reference)
     yield filters(sample)
     yield Measure("NSPDK-MMD", nspdk.mmd(sample, reference), len(sample), DEFINITIONS["NSPDK-MMD"], len(reference))
+    definition = DEFINITIONS["W1"]
+    yield Measure("W1 composition", composition(sample, reference), len(sample), definition, len(reference))
     for what, (p, q, distance) in _differences(sample, reference).items():
         usable = math.isfinite(distance)
         lacking = "this build of RDKit lacks Contrib/SA_Score" if what == "SA" else "a side has none"
@@ -219,6 +230,15 @@ def _measures(sample: Description, reference: Description) -> Iterator[Measure]:
         for name, value in ((f"W1 {what}", distance), (f"KL {what}", kl(p, q))):
             definition = DEFINITIONS[name.split()[0]]
             yield Measure(name, value if usable else None, len(sample), definition, len(reference), missing=why)
+
+
+def composition(sample: Description, reference: Description) -> float:
+    """Wasserstein distance of the number of an element's atoms in a molecule, summed over the elements."""
+    found = 0.0
+    for element in np.union1d(sample.elements, reference.elements):
+        here = (np.append(0, np.cumsum(x.elements == element))[x.node_ptr] for x in (sample, reference))
+        found += wasserstein(*map(np.diff, here))
+    return found
 
 
 def internal_diversity(sample: Description) -> list[Measure]:
@@ -270,6 +290,9 @@ def _differences(sample: Description, reference: Description) -> dict[str, tuple
     found: dict[str, tuple[NDArray, NDArray, float]] = {}
     for name, of in (("size", lambda x: np.diff(x.node_ptr)), ("rings", lambda x: x.rings)):
         found[name] = (*shared_counts(of(reference), of(sample)), wasserstein(of(reference), of(sample)))
+    both = all(len(x.ring_sizes) for x in (reference, sample))
+    of_real, of_ours = _ring_counts(reference.ring_sizes), _ring_counts(sample.ring_sizes)
+    found["ring sizes"] = (of_real, of_ours, wasserstein(reference.ring_sizes, sample.ring_sizes) if both else math.nan)
     elements = [np.bincount(x.elements, minlength=_LARGEST_ELEMENT) for x in (reference, sample)]
     present = (elements[0] + elements[1]) > 0
     found["elements"] = (elements[0][present], elements[1][present], total_variation(*elements))
@@ -280,6 +303,11 @@ def _differences(sample: Description, reference: Description) -> dict[str, tuple
         real, ours = reference.properties[:, i], sample.properties[:, i]
         found[name] = (*binned(real, ours), wasserstein(real, ours))
     return found
+
+
+def _ring_counts(sizes: NDArray[np.integer]) -> NDArray[np.integer]:
+    kinds = _LARGE_RING - _SMALLEST_RING + 1
+    return np.bincount(np.minimum(sizes, _LARGE_RING) - _SMALLEST_RING, minlength=kinds)
 
 
 def _shares(values: NDArray[np.float64]) -> list[float]:

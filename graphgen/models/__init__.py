@@ -15,20 +15,24 @@ from graphgen.models.graph_dfm import GraphDFM
 from graphgen.models.graph_ncsn import GraphNCSN
 from graphgen.models.graph_nvp import GraphNVP
 from graphgen.models.graph_sde import GraphSDE
+from graphgen.models.graph_vae import GraphVAE
 from graphgen.models.joint_ddpm import JointDDPM
 from graphgen.models.joint_ncsn import JointNCSN
 from graphgen.models.joint_sde import JointSDE
+from graphgen.models.mpgvae import MPGVAE
 from graphgen.molecules.vocabulary import Vocabulary
 
 __all__ = [
     "JOINT",
     "MODELS",
+    "MPGVAE",
     "GraphCNF",
     "GraphDDPM",
     "GraphDFM",
     "GraphNCSN",
     "GraphNVP",
     "GraphSDE",
+    "GraphVAE",
     "JointDDPM",
     "JointNCSN",
     "JointSDE",
@@ -37,7 +41,7 @@ __all__ = [
 ]
 
 MODELS: dict[str, type[Model]] = {
-    model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM, GraphDFM, GraphNVP)
+    model.name: model for model in (GraphCNF, GraphSDE, GraphNCSN, GraphDDPM, GraphDFM, GraphNVP, MPGVAE, GraphVAE)
 }
 JOINT: dict[str, type[Model]] = {model.name: model for model in (JointSDE, JointNCSN, JointDDPM)}
 """Those that have the name of one on given bonds, and the setting ``structure="joint"``."""

@@ -23,7 +23,7 @@ from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
 from graphgen.models.conditions import Conditions
 from graphgen.models.log_prob import LogProb
-from graphgen.models.whole import WholeMoleculeModel, cross_entropy, frames
+from graphgen.models.whole import PairFieldModel, cross_entropy, frames
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.molecules.scaffold import Decided
@@ -39,7 +39,7 @@ _LEFT = 2.0**-24  # the least 1 - t that is not 0 in float32
 _TRUST = 2.0  # where its logit starts: most tokens are not contradicted
 
 
-class GraphDFM(WholeMoleculeModel):
+class GraphDFM(PairFieldModel):
     """Whole molecules by discrete flow matching.
 
     Args:

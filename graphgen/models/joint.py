@@ -28,7 +28,7 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.pair import PairFunction
 from graphgen.graph import GraphBatch
-from graphgen.models.whole import WholeMoleculeModel, cross_entropy, frames
+from graphgen.models.whole import PairFieldModel, cross_entropy, frames
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.trajectory import Frame
@@ -46,12 +46,12 @@ Walk = Callable[[Posterior, Parts, Tensor], tuple[float, Parts]]
 """``(posterior, start, ptr) -> the signal of its end, and the end``; both states in units of their noise."""
 
 
-class JointGaussian(WholeMoleculeModel, ABC):
+class JointGaussian(PairFieldModel, ABC):
     """Atoms and bonds together by a Gaussian process.
 
     Args:
         vocabulary: the atom types.
-        settings: beside those of :class:`WholeMoleculeModel`, ``scale``, the distance of the labels' points from the
+        settings: beside those of :class:`PairFieldModel`, ``scale``, the distance of the labels' points from the
             origin, and ``structure``, "joint".
 
     Raises:

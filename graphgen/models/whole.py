@@ -27,38 +27,18 @@ class WholeMoleculeModel(SizedModel):
 
     Args:
         vocabulary: the atom types.
-        extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
-        more: numbers that the field gives beside the logits of labels.
-        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
-            :class:`~graphgen.fields.PairField`.
+        settings: what the model is made of.
 
     Attributes:
         atom_shares, pair_shares: of the labels in the training data; equal shares before it has seen any.
-
-    Raises:
-        GraphgenError: heads that do not divide the width.
     """
 
     atom_shares: Tensor
     pair_shares: Tensor
 
-    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, more: int = 0, **settings: Any) -> None:
+    def __init__(self, vocabulary: Vocabulary, **settings: Any) -> None:
         super().__init__(vocabulary, **settings)
-        hidden, heads = settings["hidden"], settings["heads"]
-        if heads < 1 or hidden % heads:
-            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
         types, kinds = len(vocabulary), len(PAIR_TYPES)
-        self.field = PairField(
-            types,
-            types + extra_states,
-            kinds + extra_states,
-            hidden,
-            settings["pair_hidden"],
-            settings["layers"],
-            heads,
-            more=more,
-            conditions=len(settings.get("conditions", ())),
-        )
         self.register_buffer("atom_shares", torch.full((types,), 1 / types))
         self.register_buffer("pair_shares", torch.full((kinds,), 1 / kinds))
 
@@ -81,6 +61,39 @@ class WholeMoleculeModel(SizedModel):
         pairs //= 2  # a batch has both directions
         for share, counts in ((self.atom_shares, atoms), (self.pair_shares, pairs)):
             share.copy_(counts.clamp(min=1) / counts.clamp(min=1).sum())
+
+
+class PairFieldModel(WholeMoleculeModel):
+    """Whole molecules by a field of atoms and pairs.
+
+    Args:
+        vocabulary: the atom types.
+        extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
+        more: numbers that the field gives beside the logits of labels.
+        settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
+            :class:`~graphgen.fields.PairField`.
+
+    Raises:
+        GraphgenError: heads that do not divide the width.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, more: int = 0, **settings: Any) -> None:
+        super().__init__(vocabulary, **settings)
+        hidden, heads = settings["hidden"], settings["heads"]
+        if heads < 1 or hidden % heads:
+            raise GraphgenError(f"heads ({heads}) must divide hidden ({hidden})")
+        types, kinds = len(vocabulary), len(PAIR_TYPES)
+        self.field = PairField(
+            types,
+            types + extra_states,
+            kinds + extra_states,
+            hidden,
+            settings["pair_hidden"],
+            settings["layers"],
+            heads,
+            more=more,
+            conditions=len(settings.get("conditions", ())),
+        )
 
 
 def cross_entropy(end: CompleteGraphs, atom_logits: Tensor, pair_logits: Tensor) -> Tensor:

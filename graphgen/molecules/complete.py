@@ -43,6 +43,17 @@ class CompleteGraphs(NamedTuple):
         kinds[_place(ptr, owner, first, second)] = graph.edge_attr[once].long() + 1
         return cls(ptr, batch.atoms, kinds)
 
+    def reordered(self, order: Tensor) -> CompleteGraphs:
+        """The same molecules with their atoms in another order.
+
+        Args:
+            order: [N] int64, which atom stands at each place; of every molecule its own ones.
+        """
+        tokens = Pairs(self.ptr)
+        one, other = order[tokens.first], order[tokens.second]
+        places = _place(self.ptr, tokens.of_pair, torch.minimum(one, other), torch.maximum(one, other))
+        return CompleteGraphs(self.ptr, self.atoms[order], self.pairs[places])
+
     def molecules(self, vocabulary: Vocabulary) -> list[MoleculeGraph]:
         """Each as the codec decodes it; whether chemistry allows it is not looked at."""
         pairs = Pairs(self.ptr)

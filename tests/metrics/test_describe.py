@@ -23,6 +23,7 @@ def test_by_hand():
     assert found.node_ptr.tolist() == [0, 3, 15, 26, 31, 38, 39]
     assert found.elements[:3].tolist() == [6, 6, 8]
     assert found.rings.tolist() == [0, 2, 1, 0, 2, 0]
+    assert found.ring_sizes.tolist() == [6, 6, 6, 5, 5]
     assert found.scaffolds == {"c1ccc(-c2ccccc2)cc1": 1, "C1CC2CCC1C2": 1}
     assert found.fragments["[16*]c1ccc(O)cc1"] == 1
     bonds = found.bonds[found.bond_ptr[1] : found.bond_ptr[2], 2]

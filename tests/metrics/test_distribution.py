@@ -61,6 +61,7 @@ def test_every_number_has_its_definition_and_n():
 
 def test_properties_are_shares_of_both_sets():
     found = {h.name: h for h in properties(describe(["CC", "CCO", "c1ccccc1"]), describe(["C=O", "C#N"]))}
+    # There are no ring sizes of molecules without rings.
     assert list(found) == ["size", "rings", "elements", "bonds", "logP", "QED", "SA", "weight"]
     for histogram in found.values():
         assert histogram.n == {"generated": 3, "held out": 2} and histogram.definition
@@ -101,7 +102,19 @@ def test_by_hand():
     assert got["W1 size"].value == 1
     assert got["W1 elements"].value == pytest.approx(1 / 3)
     assert got["W1 bonds"].value == 0
-    assert got["Scaf"].value is None and got["Scaf"].missing == "a side has none"
+    for name in ("Scaf", "W1 ring sizes", "KL ring sizes"):
+        assert got[name].value is None and got[name].missing == "a side has none"
+
+
+def test_ring_sizes_and_compositions_by_hand():
+    made, real = describe(["C1CC1CC1CCCCCCCCC1", "CNO"]), describe(["C1CCC1", "OCO"])
+    (rings,) = [h for h in properties(made, real) if h.name == "ring sizes"]
+    assert rings.bins == ["3", "4", "5", "6", "7", "8+"]
+    assert rings.shares == {"generated": [0.5, 0, 0, 0, 0, 0.5], "held out": [0, 1, 0, 0, 0, 0]}
+    got = by_name(compare(made, real)[0])
+    assert got["W1 ring sizes"].value == pytest.approx((1 + 6) / 2)
+    # Carbons 14 and 1 beside 4 and 1, nitrogens 0 and 1 beside none, oxygens 0 and 1 beside 0 and 2.
+    assert got["W1 composition"].value == pytest.approx(10 / 2 + 1 / 2 + 1 / 2)
 
 
 def test_nothing_valid_and_nothing_to_compare_with():
