@@ -19,8 +19,8 @@ from graphgen import ops
 from graphgen.errors import GraphgenError
 from graphgen.fields.layers import Linear, MessageLayer
 from graphgen.models.matching import Laws
+from graphgen.models.sized import MOST_ATOMS
 from graphgen.models.vae import VariationalModel
-from graphgen.models.whole import MOST_ATOMS
 from graphgen.molecules.complete import PAIR_TYPES
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary

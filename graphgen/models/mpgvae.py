@@ -23,8 +23,8 @@ from graphgen.fields.pair import NormLinear, PairLayer
 from graphgen.fields.recurrent import GRUCell, SetToSet
 from graphgen.graph import GraphBatch
 from graphgen.models.matching import Laws
+from graphgen.models.sized import MOST_ATOMS
 from graphgen.models.vae import VariationalModel
-from graphgen.models.whole import MOST_ATOMS
 from graphgen.molecules.complete import PAIR_TYPES
 from graphgen.molecules.encoded import MoleculeBatch
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
