@@ -48,6 +48,9 @@ class Stream(IntEnum):
     PAIR_PRIOR = 18  # the start of a sample on pairs
     PAIR_PATH = 19  # the noise end of a training pair on pairs
     CONDITION = 20  # which properties a training molecule is shown with
+    EXAMPLE = 24  # which examples a step of a federation looks at
+    UPLOAD = 25  # noise on what a client of a federation uploads
+    SHIFT = 26  # noise that makes a shifted domain
 
 
 def _draw(
