@@ -45,8 +45,8 @@ def federate(
     suite = found.build(clients)
     names = [domain.name for domain in suite.clients]
     log(
-        f"{found.suite}: {len(suite.source.labels):,} labelled source examples of {len(suite.classes)} classes; clients "
-        f"{plain(', '.join(names))}"
+        f"{found.suite}: {len(suite.source.labels):,} labelled source examples of {len(suite.classes)} classes; "
+        f"clients {plain(', '.join(names))}"
     )
     joins = {name: round for name, round in found.joins.items() if name in names}
     described = {"suite": found.suite, "arguments": found.arguments}

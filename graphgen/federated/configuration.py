@@ -102,6 +102,5 @@ def _check(given: Collection[str], known: Collection[str], of: str) -> None:
     for name in given:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
-            raise GraphgenError(
-                f"{of}: there is no {name!r}; did you mean {nearest[0]!r}? There are {', '.join(sorted(known))}"
-            )
+            names = ", ".join(sorted(known))
+            raise GraphgenError(f"{of}: there is no {name!r}; did you mean {nearest[0]!r}? There are {names}")

@@ -13,7 +13,9 @@ from graphgen.federated.settings import Settings
 from graphgen.ops.noise import Stream
 
 
-def protected(answer: Mapping[str, Tensor], like: Mapping[str, Tensor], settings: Settings, who: int, round: int):
+def protected(
+    answer: Mapping[str, Tensor], like: Mapping[str, Tensor], settings: Settings, who: int, round: int
+) -> Message:
     """The answer with its difference from what was broadcast clipped, and Gaussian noise on it.
 
     The difference of all tensors, as one vector, is scaled down to norm ``clip``; then every number gets noise of
@@ -33,7 +35,4 @@ def protected(answer: Mapping[str, Tensor], like: Mapping[str, Tensor], settings
         draw = ops.normal(ptr, 1, settings.seed, Stream.UPLOAD, round, ids, change.dtype).squeeze(1)
         change = change + settings.noise * settings.clip * draw
     pieces = change.split([tensor.numel() for tensor in like.values()])
-    made: Message = {
-        name: tensor + piece.view_as(tensor) for (name, tensor), piece in zip(like.items(), pieces, strict=True)
-    }
-    return made
+    return {name: tensor + piece.view_as(tensor) for (name, tensor), piece in zip(like.items(), pieces, strict=True)}

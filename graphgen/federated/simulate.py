@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from graphgen import __version__
 from graphgen.errors import GraphgenError
 from graphgen.federated.client import Client
-from graphgen.federated.protocol import Message, NoAnswer, expected, objection, part, size
-from graphgen.federated.server import Server, starting
+from graphgen.federated.exchange import exchange
+from graphgen.federated.protocol import Message, NoAnswer, part
+from graphgen.federated.server import Server
 from graphgen.federated.settings import Settings
 from graphgen.federated.steps import accuracy
 from graphgen.federated.suites import Suite
@@ -70,14 +72,10 @@ def simulate(
     server, records = Server(suite.source, suite.networks, settings), []
     if (folder / LOG).exists():
         if not resume:
-            raise GraphgenError(
-                f"{folder}: holds a federation; add --resume to go on with it, or choose another folder"
-            )
+            raise GraphgenError(f"{folder}: holds a federation; --resume goes on with it; or choose another folder")
         log = checkpoint.read_json(folder / LOG)
         if {key: log.get(key) for key in about} != about:
-            raise GraphgenError(
-                f"{folder}: its run has other settings or clients; repeat them or choose another folder"
-            )
+            raise GraphgenError(f"{folder}: its run has other settings or clients; repeat them or use another folder")
         server.restore(checkpoint.read_tensors(folder / STATE), folder / STATE)
         records = log["rounds"][: server.round]
     else:
@@ -99,45 +97,35 @@ def simulate(
 
 
 def _round(server: Server, clients: Sequence[Client], suite: Suite, joins: Mapping[str, int]) -> dict[str, Any]:
-    at = server.round
     names = [domain.name for domain in suite.clients]
-    broadcast = server.broadcast()
-    uploads: dict[int, Message] = {}
-    refused: dict[str, str] = {}
-    nearest: dict[str, str] = {}
-    down = up = 0
-    present = [k for k, name in enumerate(names) if joins.get(name, 1) <= at + 1]
-    # Those who join start from what others have uploaded in the same round, from the same G.
-    for k in sorted(present, key=lambda k: (_is_new(server, names[k], k, joins), k)):
-        sent = server.for_client(broadcast, k)
-        try:
-            if _is_new(server, names[k], k, joins):
-                like = server.nearest(broadcast, clients[k].introduce(broadcast, at), uploads)
-                nearest[names[k]] = names[like]
-                sent = starting(broadcast, part(uploads[like], "local"))
-            answer = clients[k].adapt(sent, at)
-            down, up = down + size(sent), up + size(answer)
-            reason = objection(answer, expected(sent))
-        except (NoAnswer, OSError, GraphgenError) as error:
-            reason = str(error) or "did not answer"
-        if reason is None:
-            uploads[k] = answer
-        else:
-            refused[names[k]] = reason
-    record: dict[str, Any] = {"round": at + 1, "accuracy": {}, "accuracy_global": {}}
+    broadcast, at = server.broadcast(), server.round + 1
+    late = [k for k, name in enumerate(names) if 1 < joins.get(name, 1) <= at and k not in server.uploads]
+    members = [k for k, name in enumerate(names) if joins.get(name, 1) <= at and k not in late]
+    found = exchange(server, broadcast, members, late, partial(_ask, clients))
+    record: dict[str, Any] = {"round": at, "accuracy": {}, "accuracy_global": {}}
     for k, domain in enumerate(suite.clients):
-        kept = uploads.get(k) or server.uploads.get(k)
+        kept = found.uploads.get(k) or server.uploads.get(k)
         local = part(kept, "local") if kept else part(broadcast, "global")
         for key, weights in (("accuracy", local), ("accuracy_global", part(broadcast, "global"))):
             told = clients[k].probabilities(broadcast, weights, domain.test.examples)
             record[key][domain.name] = round(accuracy(told, domain.test.labels), 2)
-    losses = server.learn(uploads)
-    record |= {"refused": refused, "nearest": nearest, "losses": {key: _number(x) for key, x in asdict(losses).items()}}
-    return record | {"bytes": {"down": down, "up": up}}
+    losses = server.learn(found.uploads)
+    return record | {
+        "refused": {names[k]: reason for k, reason in sorted(found.refused.items())},
+        "nearest": {names[k]: names[like] for k, like in found.nearest.items()},
+        "losses": {key: _number(x) for key, x in asdict(losses).items()},
+        "bytes": {"down": found.down, "up": found.up},
+    }
 
 
-def _is_new(server: Server, name: str, number: int, joins: Mapping[str, int]) -> bool:
-    return joins.get(name, 1) > 1 and number not in server.uploads
+def _ask(clients: Sequence[Client], what: str, messages: Mapping[int, Message], round: int) -> dict[int, Message | str]:
+    answers: dict[int, Message | str] = {}
+    for number, message in messages.items():
+        try:
+            answers[number] = getattr(clients[number], what)(message, round)
+        except (NoAnswer, OSError) as error:
+            answers[number] = str(error) or "did not answer"
+    return answers
 
 
 def _number(x: float) -> float | None:

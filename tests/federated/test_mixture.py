@@ -1,6 +1,7 @@
 """Mixtures against closed forms, and the losses that read them."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,11 +13,8 @@ from graphgen.federated.mixture import Mixture, divergence
 
 
 def some_mixture(seed, components=3, features=4):
-    return Mixture(
-        randn(components, seed=seed),
-        randn(components, features, seed=seed + 1),
-        randn(components, features, seed=seed + 2),
-    )
+    shapes = (components,), (components, features), (components, features)
+    return Mixture(*(randn(*shape, seed=seed + k) for k, shape in enumerate(shapes)))
 
 
 def as_torch(mixture):
@@ -46,7 +44,7 @@ def test_every_step_of_em_makes_the_data_likelier_and_finds_a_moved_mixture():
     z = as_torch(true).sample((4000,))
     mixture = Mixture(torch.zeros(2), true.means + 1.5, torch.ones(2, 2))
     likely = [float(mixture.moved(z, steps).log_density(z).mean()) for steps in range(6)]
-    assert all(after >= before - 1e-6 for before, after in zip(likely, likely[1:], strict=False))
+    assert all(after >= before - 1e-6 for before, after in pairwise(likely))
     found = mixture.moved(z, 30)
     torch.testing.assert_close(found.means, true.means, atol=0.15, rtol=0)
     torch.testing.assert_close(found.log_weights.softmax(0), torch.tensor([0.2, 0.8]), atol=0.02, rtol=0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphgen import ops
-from graphgen.federated.networks import Examples, Networks
+from graphgen.federated.networks import Networks
 from graphgen.federated.server import Labelled
 from graphgen.ops.noise import Stream
 

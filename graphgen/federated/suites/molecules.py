@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def molecules(
         learning, test = (Labelled(Molecules(found.take(at)), labels[at]) for at in pieces)
         domains.append(Domain(str(client.get("name", client.get("data"))), learning, test))
     ends = ["", *(f"{bound:.2f}" for bound in bounds.tolist()), ""]
-    names = tuple(f"{label} {low}..{high}" for low, high in zip(ends, ends[1:], strict=False))
+    names = tuple(f"{label} {low}..{high}" for low, high in pairwise(ends))
     make = partial(GraphEncoder, len(VOCABULARY.atoms), hidden=hidden, layers=layers)
     return Suite(own, tuple(domains), Networks(make, classes), names)
 
@@ -175,4 +176,4 @@ LABELS: dict[str, Callable[[Any], float]] = {
     "qed": _qed,
     "rings": _rings,
 }
-"""What a class is a range of: Crippen's log P, that or the polar surface (square angstrom) by heavy atom, QED, rings."""
+"""What a class is a range of: Crippen's log P, that or the polar surface (A^2) by heavy atom, QED, number of rings."""

@@ -39,9 +39,8 @@ def rotation(images: Tensor, seed: int) -> Tensor:
     """By 35 degrees, bilinear."""
     angle = math.radians(35)
     turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
-    places = functional.affine_grid(
-        turn.expand(len(images), 2, 3), [len(images), 1, *images.shape[1:]], align_corners=False
-    )
+    size = [len(images), 1, *images.shape[1:]]
+    places = functional.affine_grid(turn.expand(len(images), 2, 3), size, align_corners=False)
     return functional.grid_sample(images.unsqueeze(1), places, align_corners=False).squeeze(1)
 
 
