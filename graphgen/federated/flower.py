@@ -71,11 +71,11 @@ def server_app(make_server: Callable[[], Server], clients: int, out: Path, timeo
         while len(nodes) < clients:
             if time.monotonic() > until:
                 raise GraphgenError(f"only {len(nodes)} of {clients} clients came within {timeout:.0f} s")
-            nodes = _numbers(flwr, grid, timeout)
+            nodes |= _newcomers(flwr, grid, timeout, nodes)
             time.sleep(_POLL)
         records = []
         while server.round < server.settings.rounds:
-            nodes |= _numbers(flwr, grid, timeout)
+            nodes |= _newcomers(flwr, grid, timeout, nodes)
             late = [k for k in nodes if server.round and k not in server.uploads]
             ask = partial(_ask, flwr, grid, timeout, nodes)
             found = exchange(server, server.broadcast(), set(nodes) - set(late), late, ask)
@@ -94,12 +94,15 @@ def _record(flwr: Any, message: Message, **about: int | str) -> Any:
     return flwr.RecordDict({"message": arrays, "about": flwr.ConfigRecord(about)})
 
 
-def _numbers(flwr: Any, grid: Any, timeout: float) -> dict[int, int]:
-    """By client number, the node it is on."""
+def _newcomers(flwr: Any, grid: Any, timeout: float, nodes: Mapping[int, int]) -> dict[int, int]:
+    """By client number, the nodes that were not there before."""
     questions = [
         flwr.Message(flwr.RecordDict(), message_type=flwr.MessageType.QUERY, dst_node_id=node)
         for node in grid.get_node_ids()
+        if node not in nodes.values()
     ]
+    if not questions:
+        return {}
     answers = grid.send_and_receive(questions, timeout=timeout)
     return {int(one.content["about"]["number"]): one.metadata.src_node_id for one in answers if not one.has_error()}
 

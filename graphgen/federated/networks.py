@@ -112,7 +112,10 @@ class ImageMLP(Extractor):
 
 
 class ImageConv(Extractor):
-    """Two convolutions, each followed by pooling to half the side, and a layer; rectified and mixed as in ImageMLP."""
+    """Two convolutions, each followed by pooling to half the side, and a layer; rectified and mixed as in ImageMLP.
+
+    Padding is black, so an image and its negative differ along the border.
+    """
 
     def __init__(self, side: int, channels: int = 16, features: int = 64) -> None:
         super().__init__()

@@ -22,12 +22,12 @@ _ELEMENTS = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
 # Agreed on before anyone looks at data, as the networks are.
 VOCABULARY = Vocabulary(tuple((element, charge) for element in _ELEMENTS for charge in (0, 1, -1)))
 
-SOURCE = {"data": "zinc250k", "atoms": [10, 20]}
+SOURCE = {"data": "zinc250k", "atoms": [14, 17]}
 CLIENTS = (
-    {"name": "zinc large", "data": "zinc250k", "atoms": [28, 38]},
-    {"name": "qm9", "data": "qm9"},
-    {"name": "nci", "data": "nci", "atoms": [10, 38]},
-    {"name": "moses", "data": "$GRAPHGEN_DATA/moses/test.smi.gz"},
+    {"name": "24-26 atoms", "data": "zinc250k", "atoms": [24, 26]},
+    {"name": "28-30 atoms", "data": "zinc250k", "atoms": [28, 30]},
+    {"name": "32-38 atoms", "data": "zinc250k", "atoms": [32, 38]},
+    {"name": "26-38, bicyclic", "data": "zinc250k", "atoms": [26, 38], "contains": "a1aaaa2aaaaa12"},
 )
 _KEYS = ("name", "data", "atoms", "contains", "lacks")
 
@@ -48,12 +48,12 @@ class Molecules:
 def molecules(
     clients: Sequence[Mapping[str, Any]] = CLIENTS,
     source: Mapping[str, Any] = SOURCE,
-    label: str = "logp",
-    classes: int = 3,
-    source_examples: int = 3000,
-    client_examples: int = 1000,
-    test_examples: int = 1000,
-    hidden: int = 64,
+    label: str = "logp-for-size",
+    classes: int = 2,
+    source_examples: int = 1500,
+    client_examples: int = 300,
+    test_examples: int = 300,
+    hidden: int = 32,
     layers: int = 3,
     seed: int = 0,
 ) -> Suite:
@@ -152,6 +152,11 @@ def _logp_per_atom(mol: Any) -> float:
     return _logp(mol) / mol.GetNumHeavyAtoms()
 
 
+def _logp_for_size(mol: Any) -> float:
+    # The line is least squares on 4,000 molecules of ZINC250k.
+    return _logp(mol) - (0.1218 * mol.GetNumHeavyAtoms() - 0.330)
+
+
 def _polar(mol: Any) -> float:
     from rdkit.Chem.rdMolDescriptors import CalcTPSA
 
@@ -172,8 +177,13 @@ def _rings(mol: Any) -> float:
 LABELS: dict[str, Callable[[Any], float]] = {
     "logp": _logp,
     "logp-per-atom": _logp_per_atom,
+    "logp-for-size": _logp_for_size,
     "polar-surface-per-atom": _polar,
     "qed": _qed,
     "rings": _rings,
 }
-"""What a class is a range of: Crippen's log P, that or the polar surface (A^2) by heavy atom, QED, number of rings."""
+"""What a class is a range of.
+
+Crippen's log P, that by heavy atom, or less what ZINC250k's molecules of as many heavy atoms have on average; the polar
+surface by heavy atom, square angstrom; QED; the number of rings.
+"""
