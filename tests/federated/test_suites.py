@@ -50,7 +50,7 @@ def test_features_of_molecules_do_not_depend_on_the_order_of_atoms():
 
     orders = ["CC(=O)Oc1ccccc1C(=O)O", "O=C(C)Oc1c(C(O)=O)cccc1"]
     encoder = Encoder()
-    for text in orders + ["CCN"]:
+    for text in [*orders, "CCN"]:
         encoder.add(*encode_with_smiles(Chem.MolFromSmiles(text)))
     batch = encoder.finish("three").relabelled(VOCABULARY).batch([0, 1, 2])
     torch.manual_seed(0)
