@@ -20,7 +20,7 @@ from graphgen.models.checkpoint import read_tensors
 
 pytest.importorskip("flwr", reason="needs the extra `federated`")
 
-ROUNDS = 2
+ROUNDS = 1
 BIN = Path(sys.executable).parent
 
 PROJECT = """
