@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,7 +40,7 @@ def federate(
 
     positive(**{name: value for name, value in (("clients", clients), ("rounds", rounds)) if value is not None})
     found = Configuration.read(config)
-    changed = {name: value for name, value in (("rounds", rounds), ("seed", seed)) if value is not None}
+    changed: dict[str, Any] = {name: value for name, value in (("rounds", rounds), ("seed", seed)) if value is not None}
     found = replace(found, settings=replace(found.settings, **changed))
     suite = found.build(clients)
     names = [domain.name for domain in suite.clients]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import tomllib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from graphgen.federated.suites import Suite
 from graphgen.federated.suites.digits import digits
 from graphgen.federated.suites.molecules import molecules
 
-SUITES = {"digits": digits, "molecules": molecules}
+SUITES: dict[str, Callable[..., Suite]] = {"digits": digits, "molecules": molecules}
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def _select(table: Mapping[str, Any], seed: int, which: int, count: int) -> Enco
     fits = (data.sizes >= low) & (data.sizes <= high)
     found = data.take(fits.nonzero().flatten())
     found = found.take(shuffled(len(found), seed, which))
-    wanted, kept = _has_scaffold(table.get("contains"), table.get("lacks")), []
+    wanted = _has_scaffold(table.get("contains"), table.get("lacks"))
+    kept: list[int] = []
     known = set(VOCABULARY.atoms)
     for k in range(len(found)):
         if len(kept) == count:
