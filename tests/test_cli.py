@@ -441,3 +441,23 @@ def test_every_model_is_trained_sampled_and_judged_by_the_same_verbs(cli, mixed,
     assert json.loads((tmp_path / "m.json").read_text())["rows"][0]["nats_per_atom"] > 0
     code, _, err = cli("train", "-i", mixed[0], "-m", model, "-o", "other", "--kinetic", "1")
     assert code == 1 and f"a {model} has no setting kinetic" in err
+
+
+def test_a_federation_is_run_and_goes_on(cli, tmp_path):
+    pytest.importorskip("sklearn")
+    (tmp_path / "fed.toml").write_text(
+        'suite = "digits"\nclients = ["contrast", "noise", "blur"]\nclient_examples = 60\ntest_examples = 40\n'
+        "[settings]\npretrain_steps = 20\nclient_steps = 2\nserver_steps = 2\n[joins]\nnoise = 2\n"
+    )
+    code, out, err = cli("federate", "fed.toml", "--clients", "2", "--rounds", "2", "-o", "run")
+    assert code == 0 and "contrast" in out and "blur" not in out and "models, log and accuracy.svg" in err
+    log = json.loads((tmp_path / "run" / "federation.json").read_text())
+    assert [one["nearest"] for one in log["rounds"]] == [{}, {"noise": "contrast"}]
+    picture = (tmp_path / "run" / "accuracy.svg").read_text()
+    assert picture.count("<polyline") == 2 and 'xmlns="http://www.w3.org/2000/svg"' in picture
+    code, _, err = cli("federate", "fed.toml", "--clients", "2", "--rounds", "3", "-o", "run")
+    assert code == 1 and "--resume" in err
+    code, *_ = cli("federate", "fed.toml", "--clients", "2", "--rounds", "3", "-o", "run", "--resume")
+    assert code == 0 and len(json.loads((tmp_path / "run" / "federation.json").read_text())["rounds"]) == 3
+    code, _, err = cli("federate", "fed.toml", "--clients", "9", "-o", "other")
+    assert code == 1 and "has 3 (contrast, noise, blur)" in err

@@ -16,6 +16,7 @@ from graphgen.cli import (
     demo,
     doctor,
     evaluate,
+    federate,
     generate,
     inspect,
     interpolate,
@@ -57,7 +58,8 @@ def options(
 
 
 _VERBS = (
-    demo, train, generate, evaluate, likelihood, reconstruct, interpolate, optimize, inspect, data, bench, doctor,
+    demo, train, generate, evaluate, likelihood, reconstruct, interpolate, optimize, federate, inspect, data, bench,
+    doctor,
 )  # fmt: skip
 for module in _VERBS:
     verb = getattr(module, module.__name__.rpartition(".")[2])

@@ -10,6 +10,8 @@ _WIDTH, _HEIGHT = 560, 280
 _LEFT, _TOP, _BOTTOM = 64, 14, 50
 _LETTER = 9.5
 _POINTS = 400
+_LIGHT = ("#0f62a8", "#b3541e", "#5b4bb0", "#12704a", "#a8341c", "#6b5900", "#8c2f6b", "#3d5a6c")
+_DARK = ("#6db5f2", "#f2a36d", "#b3a6ff", "#5fd0a0", "#ff9b80", "#e6c34d", "#f29bd0", "#a9c3d1")
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -57,6 +59,22 @@ def curve_svg(series: Series, x_label: str, y_label: str) -> str | None:
         where = f'class="name" style="fill:var(--curve-{k},currentColor)" x="{right + 7}"'
         parts.append(text_svg(name, f'{where} y="{ends[name] + 4:.1f}"', "start"))
     return "".join((*parts, "</svg>"))
+
+
+def standalone(svg: str) -> str:
+    """A curve as a file of its own, which has the colours that a page would give it, on light and on dark."""
+    light, dark = (
+        "".join(f"--curve-{k}:{colour};" for k, colour in enumerate(colours, start=1)) for colours in (_LIGHT, _DARK)
+    )
+    style = (
+        f"svg{{{light}color:#1a2029;background:#fff;font:12px system-ui,sans-serif}}"
+        f"@media(prefers-color-scheme:dark){{svg{{{dark}color:#e7ebf0;background:#1a2027}}}}"
+        "text{fill:currentColor}polyline{fill:none;stroke-width:2}"
+        ".rule{stroke:currentColor;stroke-opacity:.15}.axis{stroke:currentColor}"
+    )
+    namespace = 'xmlns="http://www.w3.org/2000/svg"'
+    head, body = svg.replace("<svg", f"<svg {namespace}", 1).split(">", 1)
+    return f"{head}><style>{style}</style>{body}\n"
 
 
 def text_svg(text: str, attributes: str, anchor: str) -> str:
