@@ -22,7 +22,9 @@ Column = Annotated[str | None, typer.Option(help="Column of the SMILES in a .csv
 
 MOLECULES = "nci, qm9, zinc250k, or a .smi, .csv, .sdf (.gz too) or .parquet file"
 PART = f"{MOLECULES}; :train, :valid or :test behind it takes that split"
-Model = Annotated[str, typer.Argument(help="Folder that `graphgen train` wrote, or a bundled model: qm9-cnf.")]
+Model = Annotated[
+    str, typer.Argument(help="Folder that `graphgen train` wrote, or a bundled model: qm9, zinc250k or qm9-cnf.")
+]
 
 _stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 _stdout = Console(soft_wrap=True, highlight=False)
