@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000, help="attempts (default 10000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of sampling (default 0 1 2)")
     parser.add_argument("--steps", type=int, nargs="+", default=[100], help="of the sampler (default 100)")
+    parser.add_argument("--latest", type=float, default=0.97, help="t that the field is asked of last (default 0.97)")
     parser.add_argument("--no-fcd", action="store_true", help="leave out what takes longest")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -52,26 +53,27 @@ def main() -> None:
             temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def done(*key: object) -> bool:
-        return key in {(row["run"], row["steps"], row["seed"], row["n"]) for row in found["samples"]}
+        return key in {tuple(row[name] for name in ("run", "steps", "latest", "seed", "n")) for row in found["samples"]}
 
     for run in chosen.runs:
         trained = graphgen.load(run)
         data = trained.data()
         found["models"][run.name] = of_model(trained)
         control = f"training molecules of {data.name} again"
-        if not done(control, None, 0, chosen.n):
+        if not done(control, None, None, 0, chosen.n):
             found["samples"].append(
-                {"run": control, "steps": None, "seed": 0} | judged(copies(data, chosen.n), data, not chosen.no_fcd)
+                {"run": control, "steps": None, "latest": None, "seed": 0}
+                | judged(copies(data, chosen.n), data, not chosen.no_fcd)
             )
         for steps in chosen.steps:
             for seed in chosen.seeds:
-                if done(run.name, steps, seed, chosen.n):
+                if done(run.name, steps, chosen.latest, seed, chosen.n):
                     continue
-                made = trained.generate(chosen.n, seed, device=chosen.device, steps=steps)
+                made = trained.generate(chosen.n, seed, device=chosen.device, steps=steps, latest=chosen.latest)
                 seconds = dict(
                     zip(("model_seconds", "reading_seconds"), (round(x, 1) for x in made.seconds), strict=False)
                 )
-                row = {"run": run.name, "steps": steps, "seed": seed} | seconds
+                row = {"run": run.name, "steps": steps, "latest": chosen.latest, "seed": seed} | seconds
                 found["samples"].append(row | judged(made, data, not chosen.no_fcd))
                 keep()
     text = table(found)
@@ -121,8 +123,9 @@ def table(found: dict[str, Any]) -> str:
     columns = ["attempts x seeds", "V_strict %", "in pieces %", "V_full %", "V·U %", "V·U·N %", "FCD", "NSPDK"]
     columns += ["model, s", "RDKit, s"]
     lines = [f"| | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
-    for run, steps, n in dict.fromkeys((row["run"], row["steps"], row["n"]) for row in found["samples"]):
-        rows = [row for row in found["samples"] if (row["run"], row["steps"], row["n"]) == (run, steps, n)]
+    keys = [tuple(row[name] for name in ("run", "steps", "latest", "n")) for row in found["samples"]]
+    for run, steps, latest, n in dict.fromkeys(keys):
+        rows = [row for row, key in zip(found["samples"], keys, strict=True) if key == (run, steps, latest, n)]
 
         def cell(name: str, digits: int = 2, times: float = 1, rows: Iterable[Any] = rows) -> str:
             values = [times * row[name] for row in rows if row.get(name) is not None]
@@ -135,7 +138,7 @@ def table(found: dict[str, Any]) -> str:
             cell("model_seconds", 0),
             cell("reading_seconds", 1),
         ]
-        title = run if steps is None else f"{run}, {steps} steps"
+        title = run if steps is None else f"{run}, {steps} steps, latest {latest:g}"
         lines.append(f"| {title} | {n:,} x {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
