@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ class Examples(Protocol):
         """The examples at indices [B]."""
 
 
-class Extractor(nn.Module):
+class Extractor(nn.Module, ABC):
     """G: a batch to features [B, F], whose layers are standardised by the statistics of a domain.
 
     Given none, a layer takes the batch's own, as training does (batch normalisation); statistics of each domain make
@@ -43,13 +44,13 @@ class Extractor(nn.Module):
         self.scales = nn.ParameterDict()
         self.shifts = nn.ParameterDict()
 
+    @abstractmethod
     def embed(self, batch: Any, norm: _Norm) -> Tensor:
         """[B, H]: where two examples can be mixed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self, embedded: Tensor, norm: _Norm) -> Tensor:
         """[B, H] -> [B, F]"""
-        raise NotImplementedError
 
     def add_norm(self, layer: str, width: int, shift: bool = True) -> None:
         self.scales[layer] = nn.Parameter(torch.ones(width))
