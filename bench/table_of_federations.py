@@ -1,6 +1,6 @@
 """DualAdapt beside what adapts nothing, what adapts in one place, and what may see labels; on both suites.
 
-    python bench/federated.py --json bench/results/federated.json --markdown bench/results/federated.md
+    python bench/table_of_federations.py --json bench/results/federated.json --markdown bench/results/federated.md
 
 Accuracy on each client's test examples, per cent, mean and standard deviation over seeds, after the last round. What
 is in the JSON file already is not done again, so an interrupted run goes on.

@@ -1,6 +1,6 @@
 """The three matchings of the variational autoencoders beside each other: seconds, and what each one finds.
 
-python bench/matching.py [--data qm9] [--molecules 512] [--laws 0.5] [--model runs/vae]
+python bench/table_of_matchings.py [--data qm9] [--molecules 512] [--laws 0.5] [--model runs/vae]
 
 Each molecule is handed to a decoder that says it in an order of its own, more or less surely: the logit of the true
 label of every atom and pair is SURE ahead of the others, and all get normal noise. "found" is the share of molecules
