@@ -221,6 +221,22 @@ def test_molecules_are_made_around_a_scaffold(trained, smiles):
         assert any(molecule.HasSubstructMatch(form) for form in forms)
 
 
+def test_a_trained_model_learns_on(cli, capsys):
+    Path("alcohols.smi").write_text("\n".join(["CCO", "CCCO", "OCCO", "CC(O)C", "CCBr", "C[Si](C)(C)C"] * 4) + "\n")
+    on = ("train", "-i", "alcohols.smi", "--start", "run", "-o", "on", "--lr", "1e-5")
+    assert cli(*on, "--epochs", "1") == 0
+    assert "8 molecules left out, with atoms that the model of run does not know: Br, Si" in capsys.readouterr().err
+    before, after = graphgen.load("run").network, graphgen.load("on").network
+    assert after.settings == before.settings and after.vocabulary == before.vocabulary
+    assert after.size_counts.nonzero().flatten().tolist() == [3, 4]  # of the new molecules
+    moved = [float((a - b).abs().max()) for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+    assert 0 < max(moved) < 1e-3
+    assert cli("train", "--config", "on/config.toml", "-o", "on-again") == 0
+    assert Path("on-again/model.safetensors").read_bytes() == Path("on/model.safetensors").read_bytes()
+    assert cli("train", "-i", "mine.smi", "--start", "run", "-o", "no", "-m", "graph-dfm", "--pair-hidden", "8") == 1
+    assert "--start run: its model is made already; leave out --model, --pair-hidden" in capsys.readouterr().err
+
+
 def test_a_scaffold_that_cannot_be_is_one_line(cli, capsys):
     for smiles, message in (
         ("CC(", "scaffold 'CC(': not a SMILES"),

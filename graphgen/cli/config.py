@@ -76,13 +76,17 @@ def config_path(out: Path) -> Path:
 
 
 def write_config(
-    context: typer.Context, out: Path, data: Iterable[EncodedMolecules] = (), model: Path | None = None, **resolved: Any
+    context: typer.Context,
+    out: Path,
+    data: Iterable[EncodedMolecules] = (),
+    folder: Path | None = None,
+    **resolved: Any,
 ) -> None:
     """Write the options of this run as a file that ``--config`` takes, with versions and hashes of what went in.
 
     Args:
         data: the data sets that were used.
-        model: the folder of the model that was used.
+        folder: of the model that was used.
         resolved: options whose value was worked out after parsing.
     """
     import numpy
@@ -106,8 +110,8 @@ def write_config(
     }
     for found in data:
         about |= {"data": found.name, "data-sha256": found.source_sha256}
-    if model is not None:
-        with open(model / checkpoint.WEIGHTS, "rb") as weights:
+    if folder is not None:
+        with open(folder / checkpoint.WEIGHTS, "rb") as weights:
             about["model-sha256"] = hashlib.file_digest(weights, "sha256").hexdigest()
     lines = [f"# What made {_toml(out)}; once more: graphgen {verb} --config {_toml(path)}"]
     lines += [f"{_key(key)} = {_toml(value)}" for key, value in chosen.items() if value is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,15 +22,22 @@ def train(
     context: typer.Context,
     input: Annotated[str, typer.Option("-i", "--input", help=f"Molecules: {MOLECULES}.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the model.")],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<model>", help="Go on from the weights of this model: a folder or a bundled one, such as qm9."
+        ),
+    ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             "-m",
             "--model",
             help="Atoms on given bonds: graph-cnf, graph-sde, graph-ncsn, graph-ddpm; whole molecules: graph-dfm, "
             "graph-nvp, mpgvae, graph-vae, and graph-sde, graph-ncsn, graph-ddpm with --structure joint.",
+            show_default="graph-cnf",
         ),
-    ] = "graph-cnf",
+    ] = None,
     structure: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +156,9 @@ def train(
     That is the one which finds held-out molecules likeliest (nats per atom, on the validation split), or of a model
     without a likelihood the one of the least loss there.
 
+    With --start a trained model learns on, from the same molecules or from others of atoms that it knows. Its settings
+    stay; sizes and shares of labels are taken from the molecules, as in any training.
+
     Ctrl-C keeps the last finished epoch, and --resume goes on from there to the same numbers.
 
     Examples:
@@ -160,30 +170,49 @@ def train(
       graphgen train -i qm9 -m mpgvae -o runs/vae --epochs 25
       graphgen train -i qm9 -m graph-sde --structure joint -o runs/joint --batch-size 512 --lr 2e-3
       graphgen train -i qm9 -m graph-dfm -o runs/asked --path absorbing --conditions qed,logp,sa,mw
+      graphgen train -i mine.smi --start zinc250k -o runs/mine --epochs 5 --lr 5e-4
       graphgen train --config runs/mine/config.toml -o runs/again --seed 1
     """
     import torch
 
+    import graphgen
     from graphgen import models
     from graphgen import train as workflow
+    from graphgen.errors import GraphgenError
+    from graphgen.likelihood import in_vocabulary
     from graphgen.metrics.properties import check, with_properties
     from graphgen.molecules.datasets import cache_folder
 
     check_device(device)
     names = [name.strip() for name in conditions.split(",")] if conditions else []
     check(names)
+    given = context.params | {"conditions": names or None}
+    chosen = {name: given[name] for name in _OF_THE_MODEL if given[name] is not None}
+    if start is not None and (chosen or model is not None):
+        raise GraphgenError(f"--start {start}: its model is made already; leave out {', '.join(_flags(chosen, model))}")
     settings = workflow.TrainSettings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, patience=patience)
     data, code = load_data(input, column, rejects_path(out))
     torch.manual_seed(seed)
-    given = context.params | {"conditions": names or None}
-    chosen = {name: given[name] for name in _OF_THE_MODEL if given[name] is not None}
-    network = models.make(model, data.vocabulary, **chosen)
+    if start is None:
+        network = models.make(model or "graph-cnf", data.vocabulary, **chosen)
+    else:
+        network = graphgen.load(start).network
+        data, unknown = in_vocabulary(data, network.vocabulary)
+        if unknown:
+            log(
+                f"[yellow]{len(unknown):,} molecules left out[/], with atoms that the model of {plain(start)} does not "
+                f"know: {', '.join(sorted(set(unknown.values())))}"
+            )
+        names = network.settings.get("conditions", [])
     if names:
         data = with_properties(data, names, cache_folder())
     if not (out / workflow.LOG).exists():
         out.mkdir(parents=True, exist_ok=True)
-        resolved = {name: network.settings.get(name) for name in _OF_THE_MODEL}
-        write_config(context, out, [data], **resolved | {"conditions": conditions})
+        resolved: dict[str, Any] = {
+            "model": network.name,
+            **{name: network.settings.get(name) for name in _OF_THE_MODEL},
+        }
+        write_config(context, out, [data], None, **({} if start else resolved | {"conditions": conditions}))
     records = workflow.train(network, data, out, settings, resume, device)
     last, best = records[-1], min(records, key=lambda record: record.get("nats", record["valid"]))
     nats = f", {best['nats']:.4f} held-out nats per atom" if "nats" in best else ""
@@ -192,3 +221,8 @@ def train(
         f"{best['train']:.4f} (train) {best['valid']:.4f} (valid){nats}; model in {plain(out)}"
     )
     raise typer.Exit(code)
+
+
+def _flags(chosen: dict[str, object], model: str | None) -> list[str]:
+    names = [*(["model"] if model else []), *chosen]
+    return [f"--{name.replace('_', '-')}" for name in names]

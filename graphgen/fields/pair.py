@@ -28,8 +28,9 @@ class PairField(nn.Module):
     the current bonds come back to their atom, or lead from one to the other, each weighted by 1 / the root of the
     degrees along it (of the walks back that is the probability of a random walk's return). It also sees which atoms
     hang together by pairs that are likelier bonded than not, and what share of the molecule hangs together with each:
-    no data are in pieces, and far along a chain no short walk tells. Atoms renamed, its results are renamed likewise.
-    Other molecules of the batch influence nothing, not even a bit where the engine has kernels.
+    no data are in pieces, and far along a chain no short walk tells. It can be told which labels are decided, so that
+    they are not taken for noise. Atoms renamed, its results are renamed likewise. Other molecules of the batch
+    influence nothing, not even a bit where the engine has kernels.
 
     Args:
         atom_types: c, labels that an atom may have in the end.
@@ -41,6 +42,7 @@ class PairField(nn.Module):
         walk: steps of the longest walk.
         more: further numbers for every atom and every pair, behind the logits of their labels.
         conditions: p, numbers that a molecule may be asked to have.
+        decidable: whether it is to be told which labels are decided.
 
     Raises:
         ValueError: heads that do not divide the width.
@@ -60,6 +62,7 @@ class PairField(nn.Module):
         walk: int = 6,
         more: int = 0,
         conditions: int = 0,
+        decidable: bool = False,
     ) -> None:
         super().__init__()
         if hidden % heads:
@@ -73,6 +76,7 @@ class PairField(nn.Module):
         self.conditions = conditions
         self.time_in = Linear(2 + 2 * conditions, hidden)
         self.time_out = Linear(hidden, hidden + pair_hidden, bias=False)
+        self.decided = nn.Parameter(torch.zeros(hidden + pair_hidden)) if decidable else None
         self.layers = nn.ModuleList(PairLayer(hidden, pair_hidden, heads) for _ in range(layers))
         self.atom_out = NormLinear(hidden, atom_types + more)
         self.pair_last = NormLinear(pair_hidden, pair_hidden)
@@ -81,7 +85,9 @@ class PairField(nn.Module):
         orders[: len(PAIR_TYPES)] = torch.arange(len(PAIR_TYPES))
         self.register_buffer("orders", orders, persistent=False)
 
-    def bind(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
+    def bind(
+        self, ptr: Tensor, asked: Tensor | None = None, decided: tuple[Tensor, Tensor] | None = None
+    ) -> PairFunction:
         """The field on molecules of these sizes.
 
         Args:
@@ -89,6 +95,7 @@ class PairField(nn.Module):
                 :class:`~graphgen.ops.Pairs` has them.
             asked: [B, 2 p] the numbers asked for, of mean 0 and deviation 1, then for each a 1; both 0 where it is not
                 asked for. None asks for nothing.
+            decided: [N] and [T] bool, the atoms and pairs whose labels will not change; None if all may.
 
         Returns:
             ``(t [B], atoms [N] int64, pairs [T] int64) -> logits [N, c + more] and [T, 4 + more]`` in the dtype of the
@@ -106,6 +113,10 @@ class PairField(nn.Module):
             h = _look_up(self.atom.weight, atoms) + self.atom_in(of_atoms)
             e = _look_up(self.pair.weight, kinds) + self.pair_in(of_pairs)
             h, e = h + node_clock[pairs.of_atom], e + pair_clock[pairs.of_pair]
+            if decided is not None:
+                assert self.decided is not None, "the field was not made decidable"
+                marks = self.decided.split(self.widths)
+                h, e = (x + which.unsqueeze(1) * mark for x, which, mark in zip((h, e), decided, marks, strict=True))
             for layer in self.layers:
                 h, e = layer(h, e, pairs)
             return self.atom_out(h), self.pair_out(ops.activation(self.pair_last(e)))

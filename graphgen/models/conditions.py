@@ -13,7 +13,7 @@ from graphgen.errors import GraphgenError
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
 from graphgen.ops.noise import Stream
 
-_HIDDEN, _ALL_HIDDEN = 0.5, 0.5
+_HIDDEN, _ALL_HIDDEN = 0.5, 0.2
 
 
 class Conditions(nn.Module):
@@ -54,7 +54,7 @@ class Conditions(nn.Module):
             self.deviation[i] = deviation if float(deviation) > 0 else 1.0
 
     def of_batch(self, batch: MoleculeBatch, seed: int, step: int, dtype: torch.dtype) -> Tensor:
-        """[B, 2 p] what a training step shows of a batch's properties: each with probability 1/2, or none with 1/2.
+        """[B, 2 p] what a training step shows of a batch's properties: each with probability 1/2, or none with 1/5.
 
         Raises:
             GraphgenError: the batch has none.

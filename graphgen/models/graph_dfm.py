@@ -26,7 +26,7 @@ from graphgen.models.log_prob import LogProb
 from graphgen.models.whole import PairFieldModel, cross_entropy, frames
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
-from graphgen.molecules.scaffold import Decided
+from graphgen.molecules.scaffold import Decided, random_part
 from graphgen.molecules.trajectory import Frame
 from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.ops import Pairs
@@ -36,6 +36,7 @@ from graphgen.solvers import discrete_flow
 LATEST = 0.97
 PATHS = ("marginal", "uniform", "absorbing")
 _LEFT = 2.0**-24  # the least 1 - t that is not 0 in float32
+_DECIDED = 0.25  # of training molecules have a decided part
 _TRUST = 2.0  # where its logit starts: most tokens are not contradicted
 
 
@@ -71,6 +72,7 @@ class GraphDFM(PairFieldModel):
             vocabulary,
             extra_states=int(path == "absorbing"),
             more=1,
+            decidable=True,
             path=path,
             hidden=hidden,
             pair_hidden=pair_hidden,
@@ -104,14 +106,16 @@ class GraphDFM(PairFieldModel):
         if self.conditions is not None:
             self.conditions.fit(data)
 
-    def bind_logits(self, ptr: Tensor, asked: Tensor | None = None) -> PairFunction:
+    def bind_logits(
+        self, ptr: Tensor, asked: Tensor | None = None, decided: tuple[Tensor, Tensor] | None = None
+    ) -> PairFunction:
         """``(t [B], atoms [N], pairs [T]) -> [N, c], [T, 4]``: log-probabilities (up to a constant) of the ends.
 
         Args:
             ptr: [B + 1], molecule g owns the atoms ``ptr[g]:ptr[g + 1]``.
-            asked: [B, 2 p] as :class:`~graphgen.fields.PairField` has it; None asks for nothing.
+            asked, decided: as :class:`~graphgen.fields.PairField` has them; None asks for and decides nothing.
         """
-        field, tokens = self.field.bind(ptr, asked), Pairs(ptr)
+        field, tokens = self.field.bind(ptr, asked, decided), Pairs(ptr)
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,8 +133,9 @@ class GraphDFM(PairFieldModel):
         """Cross-entropy of the ends at a random point of the path, nats: per atom, plus 5 times that per pair.
 
         Times are as dense as the sampler's steps with its "polydec" clock: what makes a molecule valid is decided late.
-        Each property of a molecule is shown with probability 1/2, or none at all with 1/2, so that one field learns
-        to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022).
+        Each property of a molecule is shown with probability 1/2, or none at all with 1/5, so that one field learns
+        to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022). Of every fourth
+        molecule a part is decided, atoms that hang together and their pairs, so that it learns to complete scaffolds.
 
         Args:
             seed, step: of the noise; the same pair gives the same loss.
@@ -138,9 +143,19 @@ class GraphDFM(PairFieldModel):
         end = CompleteGraphs.of(batch)
         t = _late(1 - self.times(batch, seed, step))
         atoms, pairs = self.corrupt(end, t, batch.ids, seed, step)
+        decided = self._decided(batch, seed, step)
+        atoms, pairs = torch.where(decided[0], end.atoms, atoms), torch.where(decided[1], end.pairs, pairs)
         shown = None if self.conditions is None else self.conditions.of_batch(batch, seed, step, self.dtype)
-        atom_logits, pair_logits = self.bind_logits(end.ptr, shown)(t, atoms, pairs)
+        atom_logits, pair_logits = self.bind_logits(end.ptr, shown, decided)(t, atoms, pairs)
         return cross_entropy(end, atom_logits, pair_logits)
+
+    def _decided(self, batch: MoleculeBatch, seed: int, step: int) -> tuple[Tensor, Tensor]:
+        ptr = batch.graph.ptr.long()
+        one_each = torch.arange(len(ptr), device=ptr.device)
+        chosen, share = ops.uniform(one_each, 2, seed, Stream.PART, step, batch.ids).unbind(1)
+        ties = ops.uniform(ptr, 1, seed, Stream.PART_PLACE, step, batch.ids).squeeze(1)
+        atoms, tokens = random_part(batch.graph, torch.where(chosen < _DECIDED, share, 0.0), ties), Pairs(ptr)
+        return atoms, atoms[tokens.first] & atoms[tokens.second]
 
     def corrupt(self, end: CompleteGraphs, t: Tensor, ids: Tensor, seed: int, step: int = 0) -> tuple[Tensor, Tensor]:
         """States [N] of atoms and [T] of pairs at times t [B] of the paths to whole molecules."""
@@ -228,9 +243,8 @@ class GraphDFM(PairFieldModel):
                 it gives, summed over the cut, 1.1 bonds back at t = 0.95, 0.6 at 0.99 and less than 0.1 at 0.999,
                 where a right one gives 1 at any t. At 1, with an exact posterior, samples have the law of the data.
             scaffold: a part that every molecule contains, bonds and their absence included, as its first atoms. Its
-                tokens are what they are from t = 0 on, and sizes are drawn from those that have room. With a mask the
-                field knows them decided, and the rest has the law of the data given them as far as its posterior is
-                right; with other noise it cannot tell them from noise early on, and the law is an approximation.
+                tokens are what they are from t = 0 on, which the field is told, and sizes are drawn from those that
+                have room. The rest has the law of the data given them as far as its posterior is right.
             condition: values that are asked of some of the model's properties.
             guidance: w; with the posterior that knows what is asked and the one that does not, the ends are drawn from
                 asked^w free^(1 - w), normalised (Nisonoff et al. 2024): at 1 asked alone, above 1 more than asked,
@@ -263,13 +277,15 @@ class GraphDFM(PairFieldModel):
             )
         return self.conditions.asked(condition, molecules, self.dtype)
 
-    def _bind_guided(self, ptr: Tensor, asked: Tensor | None, guidance: float) -> PairFunction:
+    def _bind_guided(
+        self, ptr: Tensor, asked: Tensor | None, guidance: float, decided: tuple[Tensor, Tensor] | None
+    ) -> PairFunction:
         """As :meth:`bind_logits`, of asked^guidance free^(1 - guidance)."""
         if asked is None or guidance == 0:
-            return self.bind_logits(ptr)
+            return self.bind_logits(ptr, None, decided)
         if guidance == 1:
-            return self.bind_logits(ptr, asked)
-        free, told = self.bind_logits(ptr), self.bind_logits(ptr, asked)
+            return self.bind_logits(ptr, asked, decided)
+        free, told = self.bind_logits(ptr, None, decided), self.bind_logits(ptr, asked, decided)
 
         def logits(t: Tensor, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
             both = zip(free(t, atoms, pairs), told(t, atoms, pairs), strict=True)
@@ -329,13 +345,15 @@ class GraphDFM(PairFieldModel):
         if bool((sizes < least).any()):
             raise GraphgenError(f"a scaffold of {least} atoms has no room in molecules of {int(sizes.min())}")
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        begins, decided = Pairs(ptr).pair_ptr, Decided.by(scaffold, ptr, self.vocabulary)
+        tokens, decided = Pairs(ptr), Decided.by(scaffold, ptr, self.vocabulary)
+        begins = tokens.pair_ptr
         atom_noise, pair_noise = self.atom_noise, self.pair_noise
 
         def drawn(law: Tensor, bounds: Tensor, stream: Stream, step: int = 0) -> Tensor:
             return discrete_flow.draw(law, ops.uniform(bounds, 1, seed, stream, step, ids).squeeze(1))
 
-        logits, clock = self._bind_guided(ptr, asked, guidance), discrete_flow.CLOCKS[distortion]
+        logits = self._bind_guided(ptr, asked, guidance, decided.which(tokens) if least else None)
+        clock = discrete_flow.CLOCKS[distortion]
         atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
         pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
         atoms, pairs = decided.hold(atoms, pairs)

@@ -70,6 +70,7 @@ class PairFieldModel(WholeMoleculeModel):
         vocabulary: the atom types.
         extra_states: 1 if tokens have a mask state beside their labels, 0 if not.
         more: numbers that the field gives beside the logits of labels.
+        decidable: whether the field is told which labels are decided.
         settings: ``hidden``, ``pair_hidden``, ``layers``, ``heads`` and the number of ``conditions`` make the
             :class:`~graphgen.fields.PairField`.
 
@@ -77,7 +78,9 @@ class PairFieldModel(WholeMoleculeModel):
         GraphgenError: heads that do not divide the width.
     """
 
-    def __init__(self, vocabulary: Vocabulary, extra_states: int = 0, more: int = 0, **settings: Any) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, extra_states: int = 0, more: int = 0, decidable: bool = False, **settings: Any
+    ) -> None:
         super().__init__(vocabulary, **settings)
         hidden, heads = settings["hidden"], settings["heads"]
         if heads < 1 or hidden % heads:
@@ -93,6 +96,7 @@ class PairFieldModel(WholeMoleculeModel):
             heads,
             more=more,
             conditions=len(settings.get("conditions", ())),
+            decidable=decidable,
         )
 
 

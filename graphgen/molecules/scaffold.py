@@ -1,4 +1,4 @@
-"""A part that molecules are to contain: which of a batch's tokens it decides. Needs no RDKit."""
+"""Parts of molecules that are decided, and which of a batch's tokens those decide. Needs no RDKit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphgen.errors import GraphgenError
+from graphgen.graph import GraphBatch
 from graphgen.molecules.vocabulary import MoleculeGraph, Vocabulary
 from graphgen.ops.pairs import Pairs
 
@@ -55,3 +56,34 @@ class Decided(NamedTuple):
     def hold(self, atoms: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """States [N] and [T] with the decided ones in their places."""
         return atoms.index_copy(0, self.atom_at, self.atoms), pairs.index_copy(0, self.pair_at, self.pairs)
+
+    def which(self, tokens: Pairs) -> tuple[Tensor, Tensor]:
+        """[N] and [T] bool, the decided ones of the batch."""
+        atoms, pairs = (torch.zeros_like(x, dtype=torch.bool) for x in (tokens.of_atom, tokens.of_pair))
+        return atoms.index_fill(0, self.atom_at, True), pairs.index_fill(0, self.pair_at, True)
+
+
+def random_part(graph: GraphBatch, shares: Tensor, ties: Tensor) -> Tensor:
+    """[N] bool, the atoms around one of each molecule that are the nearest to it along the bonds.
+
+    Connected if the molecule is, for the way to an atom leads by nearer ones.
+
+    Args:
+        shares: [B] from 0 to 1, how much of each molecule; at least one atom, or none at 0 or below.
+        ties: [N] from 0 to 1, of which the greatest marks the first atom, and the lesser is nearer at equal distance.
+    """
+    owner, ptr = graph.batch.long(), graph.ptr.long()
+    place = torch.arange(len(owner), device=owner.device) - ptr[owner]
+    first = ties == ties.new_zeros(len(shares)).scatter_reduce(0, owner, ties, "amax", include_self=False)[owner]
+    distance = torch.where(first, 0.0, torch.inf)
+    one, other = graph.target.long(), graph.col.long()
+    while True:
+        nearer = distance.scatter_reduce(0, one, distance[other] + 1, "amin")
+        if bool((nearer == distance).all()):
+            break
+        distance = nearer
+    by_distance = torch.where(distance.isinf(), len(owner), distance) + ties / 2
+    order = by_distance.argsort(stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    rank = torch.empty_like(place).index_copy(0, order, place)
+    return rank < (shares * ptr.diff()).ceil()[owner]

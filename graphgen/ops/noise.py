@@ -49,6 +49,8 @@ class Stream(IntEnum):
     PAIR_PATH = 19  # the noise end of a training pair on pairs
     CONDITION = 20  # which properties a training molecule is shown with
     PLACE = 21  # a random order of a molecule's atoms
+    PART = 22  # how much of a training molecule is decided
+    PART_PLACE = 23  # and which atoms
     EXAMPLE = 24  # which examples a step of a federation looks at
     UPLOAD = 25  # noise on what a client of a federation uploads
     SHIFT = 26  # noise that makes a shifted domain
