@@ -23,9 +23,9 @@ import graphgen
 from graphgen import GraphBatch
 from graphgen.models.matching import MATCHINGS, Laws, missed
 from graphgen.molecules import datasets
-from graphgen.molecules.canonical import canonical_order
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.orders import canonical_order
 
 SURE = 4.0
 

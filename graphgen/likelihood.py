@@ -11,7 +11,7 @@ from graphgen.errors import GraphgenError
 from graphgen.latent import check_vocabulary
 from graphgen.metrics.labels import nats_per_atom, top_recovery
 from graphgen.molecules.encoded import EncodedMolecules
-from graphgen.molecules.padded import shuffled_atoms
+from graphgen.molecules.orders import shuffled_atoms
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.progress import progress_bar
 

@@ -72,7 +72,7 @@ def train(
     order: Annotated[
         str | None,
         typer.Option(
-            help="graph-nvp: order of a molecule's atoms, data (as they come), bfs, dfs, canonical or random.",
+            help="graph-nvp: order of a molecule's atoms, data (as they come), canonical, bfs or random.",
             show_default="data",
         ),
     ] = None,

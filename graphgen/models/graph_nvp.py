@@ -31,12 +31,13 @@ from graphgen.models.log_prob import LogProb
 from graphgen.models.sized import SizedModel
 from graphgen.molecules.complete import PAIR_TYPES, CompleteGraphs
 from graphgen.molecules.encoded import EncodedMolecules, MoleculeBatch
-from graphgen.molecules.padded import ORDERS, PaddedMolecules, shuffled_atoms
+from graphgen.molecules.orders import canonical_order, shuffled_atoms
+from graphgen.molecules.padded import PaddedMolecules
 from graphgen.molecules.vocabulary import BOND_TYPES, Vocabulary
 from graphgen.ops.noise import Stream
 
 COUPLINGS = ("affine", "additive")
-ORDER_NAMES = ("data", *ORDERS, "random")
+ORDERS = ("data", "canonical", "bfs", "random")
 _KINDS = len(PAIR_TYPES)
 _MOST_BONDS = 4  # of one type that are told apart
 _SMALL = 12  # atoms; up to here every atom's turn comes several times, as in the paper
@@ -64,9 +65,9 @@ class GraphNVP(SizedModel):
     Args:
         vocabulary: the atom types.
         coupling: "affine" or "additive" (volume kept but for the variances of the noise, as in the paper's runs).
-        order: of the atoms, whose places the couplings tell apart: "data" (as they come), "bfs", "dfs" or "canonical"
-            (see :mod:`graphgen.molecules.padded`: with these three the density does not depend on the order that the
-            atoms come in), or "random" (a new one in every training step).
+        order: of the atoms, whose places the couplings tell apart: "data" (as they come), "canonical" or "bfs" (a walk
+            in depth or breadth, see :func:`~graphgen.molecules.orders.canonical_order`: with these the density hardly
+            depends on the order that the atoms come in), or "random" (a new one in every training step).
         noise: width of the uniform noise, above 0 and below 1.
         hidden: width of the networks of atoms.
         pair_hidden: width of the networks of pairs.
@@ -94,8 +95,8 @@ class GraphNVP(SizedModel):
     ) -> None:
         if coupling not in COUPLINGS:
             raise GraphgenError(f"coupling {coupling!r}: choose one of {', '.join(COUPLINGS)}")
-        if order not in ORDER_NAMES:
-            raise GraphgenError(f"order {order!r}: choose one of {', '.join(ORDER_NAMES)}")
+        if order not in ORDERS:
+            raise GraphgenError(f"order {order!r}: choose one of {', '.join(ORDERS)}")
         if not 0 < noise < 1:
             raise GraphgenError(f"noise ({noise}) must lie between 0 and 1, or labels could not be told from points")
         if layers < 1 or (rounds is not None and rounds < 1):
@@ -151,9 +152,10 @@ class GraphNVP(SizedModel):
 
     def padded(self, batch: MoleculeBatch) -> PaddedMolecules:
         """The molecules of a batch in the model's order of atoms; a random one is that in which they come."""
-        molecules = PaddedMolecules.of(CompleteGraphs.of(batch), self._most)
-        order = ORDERS.get(self.settings["order"])
-        return molecules if order is None else molecules.ordered(order(molecules))
+        whole, order = CompleteGraphs.of(batch), self.settings["order"]
+        if order in ("canonical", "bfs"):
+            whole = whole.reordered(canonical_order(batch.graph, batch.atoms, breadth_first=order == "bfs"))
+        return PaddedMolecules.of(whole, self._most)
 
     def dequantise(self, molecules: PaddedMolecules, ids: Tensor, seed: int, step: int = 0) -> Points:
         """One-hot labels plus uniform noise, a point of the cube that begins at each corner."""

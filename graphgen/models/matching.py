@@ -4,7 +4,7 @@ A decoder gives laws of labels to places, and a molecule's atoms have no order: 
 together, which no one can sum. A training step therefore takes one order, and what is learnt with it bounds the
 probability from below. Three ways to choose:
 
-    canonical   the order that depends on the molecule alone, see graphgen.molecules.canonical. It needs no search, and
+    canonical   the order that depends on the molecule alone, see graphgen.molecules.orders. It needs no search, and
                 the decoder learns it; the same molecule is asked of the same places always.
     max-pool    GraphVAE's: similarities of pairs, pooled over the best partner, until one vector of all (atom, place)
                 remains; then the best one-to-one reading of it.

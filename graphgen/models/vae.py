@@ -22,9 +22,9 @@ from graphgen.graph import GraphBatch
 from graphgen.models.log_prob import LogProb
 from graphgen.models.matching import MATCHINGS, Laws, missed
 from graphgen.models.whole import WholeMoleculeModel
-from graphgen.molecules.canonical import canonical_order
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.orders import canonical_order
 from graphgen.molecules.vocabulary import Vocabulary
 from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
@@ -78,7 +78,7 @@ class VariationalModel(WholeMoleculeModel, ABC):
         stay blind to the order given, and have not to learn which place the decoder will look for an atom at.
 
         Args:
-            order: as :func:`~graphgen.molecules.canonical.canonical_order` has it; None looks for it.
+            order: as :func:`~graphgen.molecules.orders.canonical_order` has it; None looks for it.
         """
         order = canonical_order(batch.graph, batch.atoms) if order is None else order
         place = order.argsort()

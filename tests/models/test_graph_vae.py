@@ -5,9 +5,9 @@ from autoencoders import OUTCOMES, THREE, chains, isomers, rings, shuffled, sixt
 from graphgen import GraphBatch, GraphgenError
 from graphgen.models import GraphVAE
 from graphgen.models.matching import MATCHINGS, Laws, missed
-from graphgen.molecules.canonical import canonical_order
 from graphgen.molecules.complete import CompleteGraphs
 from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.molecules.orders import canonical_order
 from graphgen.solvers.assignment import assign
 
 

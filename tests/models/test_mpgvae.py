@@ -7,8 +7,8 @@ from autoencoders import THREE, TWO, chains, marginal, rings, shuffled, sixteen
 from graphgen import GraphgenError
 from graphgen.latent import reconstruct
 from graphgen.models import MPGVAE, GraphVAE, load
-from graphgen.molecules.canonical import canonical_order
 from graphgen.molecules.complete import CompleteGraphs
+from graphgen.molecules.orders import canonical_order
 from graphgen.train import TrainSettings, train
 
 KINDS = {

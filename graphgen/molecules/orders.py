@@ -1,19 +1,22 @@
-"""An order of a molecule's atoms that depends on the molecule alone. Needs no RDKit."""
+"""Orders of a molecule's atoms. Need no RDKit."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from graphgen import ops
 from graphgen.graph import GraphBatch
+from graphgen.molecules.encoded import MoleculeBatch
+from graphgen.ops.noise import Stream
 
 _SPREAD = 4  # rounds that tell an atom how central it is
 _REFINE = 3  # rounds of refinement after each atom that is numbered
 _LARGEST = torch.iinfo(torch.int64).max
 
 
-def canonical_order(graph: GraphBatch, atoms: Tensor) -> Tensor:
-    """[N] int64: which atom stands at each place; molecule g keeps the places ``ptr[g]:ptr[g + 1]``.
+def canonical_order(graph: GraphBatch, atoms: Tensor, breadth_first: bool = False) -> Tensor:
+    """[N] int64: which atom stands at each place, by the molecule alone; g keeps the places ``ptr[g]:ptr[g + 1]``.
 
     A walk in depth from the least central atom, as a SMILES is written: next comes a neighbour of the atom numbered
     last that has one left, of these the least central, so that small branches come before large ones. Atoms still
@@ -25,6 +28,7 @@ def canonical_order(graph: GraphBatch, atoms: Tensor) -> Tensor:
     Args:
         graph: B molecules with bond types, both directions of a bond present.
         atoms: [N] int64 labels.
+        breadth_first: next comes a neighbour of the atom numbered first that has one left.
     """
     target, source, owner = graph.target.long(), graph.col.long(), graph.batch.long()
     assert graph.edge_attr is not None, "a batch of molecules has bond types"
@@ -40,16 +44,29 @@ def canonical_order(graph: GraphBatch, atoms: Tensor) -> Tensor:
         for _ in range(_REFINE):
             colour = _mixed(colour.index_add(0, target, _mixed(4 * colour[source] + bond)))
         left = number < 0
-        for key in (-met, central, colour, places):
+        nearest = met.where(met >= 0, _LARGEST) if breadth_first else -met
+        for key in (nearest, central, colour, places):
             key = torch.where(left, key, _LARGEST)
             least = torch.full_like(sizes, _LARGEST).scatter_reduce(0, owner, key, "amin")
             left = left & (key == least[owner])
         chosen = left.nonzero().squeeze(1)
         order[ptr[owner[chosen]] + step] = chosen
         number[chosen] = step
-        met[target[left[source]]] = step
+        reached = target[left[source]]
+        met[reached] = met[reached].where(met[reached] >= 0, step) if breadth_first else step
         colour = torch.where(left, _mixed(colour + step + 1), colour)
     return order
+
+
+def shuffled_atoms(batch: MoleculeBatch, seed: int, step: int = 0) -> MoleculeBatch:
+    """The same molecules with their atoms in an order drawn by the noise source, all orders equally likely."""
+    graph = batch.graph
+    keys = ops.uniform(graph.ptr, 1, seed, Stream.PLACE, step, batch.ids).squeeze(1)
+    order = (keys.double() + graph.batch).argsort()
+    place = order.argsort()
+    edges = torch.stack((place[graph.col.long()], place[graph.target.long()]))
+    again = GraphBatch.from_edge_index(edges, graph.num_nodes, ptr=graph.ptr, edge_attr=graph.edge_attr)
+    return batch._replace(graph=again, atoms=batch.atoms[order])
 
 
 def _mixed(x: Tensor) -> Tensor:
