@@ -2,7 +2,7 @@
 
     graphgen train -i qm9 -m graph-dfm -o runs/qm9 ...
     python bench/table_of_whole_molecules.py runs/qm9 --json bench/results/whole_molecules.json
-    python bench/table_of_whole_molecules.py runs/qm9 --steps 10 25 50 500 --seeds 0 --json ...
+    python bench/table_of_whole_molecules.py runs/qm9 --sampling steps=10 steps=500,latest=0.99 --seeds 0 --json ...
 
 Every attempt counts, as drawn. The distribution is that of the V_strict molecules beside 10,000 of the test split, its
 floor that of as many training molecules as attempts; the control copies training molecules. What is in the JSON file
@@ -36,8 +36,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path, help="folders that `graphgen train` wrote")
     parser.add_argument("-n", type=int, default=10_000, help="attempts (default 10000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of sampling (default 0 1 2)")
-    parser.add_argument("--steps", type=int, nargs="+", default=[100], help="of the sampler (default 100)")
-    parser.add_argument("--latest", type=float, default=0.97, help="t that the field is asked of last (default 0.97)")
+    parser.add_argument("--sampling", nargs="+", default=[""], help="options of the sampler (default: the model's own)")
     parser.add_argument("--no-fcd", action="store_true", help="leave out what takes longest")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -53,27 +52,28 @@ def main() -> None:
             temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def done(*key: object) -> bool:
-        return key in {tuple(row[name] for name in ("run", "steps", "latest", "seed", "n")) for row in found["samples"]}
+        return key in {tuple(row[name] for name in ("run", "sampling", "seed", "n")) for row in found["samples"]}
 
     for run in chosen.runs:
         trained = graphgen.load(run)
         data = trained.data()
         found["models"][run.name] = of_model(trained)
         control = f"training molecules of {data.name} again"
-        if not done(control, None, None, 0, chosen.n):
+        if not done(control, "", 0, chosen.n):
             found["samples"].append(
-                {"run": control, "steps": None, "latest": None, "seed": 0}
-                | judged(copies(data, chosen.n), data, not chosen.no_fcd)
+                {"run": control, "sampling": "", "seed": 0} | judged(copies(data, chosen.n), data, not chosen.no_fcd)
             )
-        for steps in chosen.steps:
+        for sampling in chosen.sampling:
+            options = dict(option.split("=") for option in sampling.split(",") if option)
             for seed in chosen.seeds:
-                if done(run.name, steps, chosen.latest, seed, chosen.n):
+                if done(run.name, sampling, seed, chosen.n):
                     continue
-                made = trained.generate(chosen.n, seed, device=chosen.device, steps=steps, latest=chosen.latest)
+                numbers = {name: json.loads(value) for name, value in options.items()}
+                made = trained.generate(chosen.n, seed, device=chosen.device, **numbers)
                 seconds = dict(
                     zip(("model_seconds", "reading_seconds"), (round(x, 1) for x in made.seconds), strict=False)
                 )
-                row = {"run": run.name, "steps": steps, "latest": chosen.latest, "seed": seed} | seconds
+                row = {"run": run.name, "sampling": sampling, "seed": seed} | seconds
                 found["samples"].append(row | judged(made, data, not chosen.no_fcd))
                 keep()
     text = table(found)
@@ -120,25 +120,26 @@ def judged(made: Generated, data: Any, with_fcd: bool) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: mean over seeds, ± the standard deviation where there are several."""
-    columns = ["attempts x seeds", "V_strict %", "in pieces %", "V_full %", "V·U %", "V·U·N %", "FCD", "NSPDK"]
-    columns += ["model, s", "RDKit, s"]
+    columns = ["attempts x seeds", "V_strict %", "in pieces %", "V_full %", "unique %", "novel %"]
+    columns += ["V·U %", "V·U·N %", "FCD", "NSPDK", "model, s", "RDKit, s"]
     lines = [f"| | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
-    keys = [tuple(row[name] for name in ("run", "steps", "latest", "n")) for row in found["samples"]]
-    for run, steps, latest, n in dict.fromkeys(keys):
-        rows = [row for row, key in zip(found["samples"], keys, strict=True) if key == (run, steps, latest, n)]
+    keys = [tuple(row[name] for name in ("run", "sampling", "n")) for row in found["samples"]]
+    for run, sampling, n in dict.fromkeys(keys):
+        rows = [row for row, key in zip(found["samples"], keys, strict=True) if key == (run, sampling, n)]
 
         def cell(name: str, digits: int = 2, times: float = 1, rows: Iterable[Any] = rows) -> str:
             values = [times * row[name] for row in rows if row.get(name) is not None]
             return mean_of(values, digits) if values else ""
 
         cells = [
-            *(cell(name, 2, 100) for name in ("V_strict", "in_pieces", "V_full", "VU", "VUN")),
+            *(cell(name, 2, 100) for name in ("V_strict", "in_pieces", "V_full")),
+            *(cell(name, 2, 100) for name in ("unique_of_valid", "novel_of_unique", "VU", "VUN")),
             cell("FCD", 3),
             cell("NSPDK-MMD", 4),
             cell("model_seconds", 0),
             cell("reading_seconds", 1),
         ]
-        title = run if steps is None else f"{run}, {steps} steps, latest {latest:g}"
+        title = f"{run}, {sampling.replace(',', ', ')}" if sampling else run
         lines.append(f"| {title} | {n:,} x {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
