@@ -41,7 +41,7 @@ _OF_THE_SAMPLER = (
     "epsilon",
     "denoise",
     "distortion",
-    "latest",
+    "flaws",
     "scaffold",
     "guidance",
 )
@@ -101,11 +101,11 @@ def generate(
     distortion: Annotated[
         str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
     ] = None,
-    latest: Annotated[
+    flaws: Annotated[
         float | None,
         typer.Option(
-            help="graph-dfm: the last t, 0 to 1, that its network is asked of; later it lets flaws stand.",
-            show_default="0.97",
+            help="graph-dfm: the network is asked as if at least so many of a molecule's bonds were noise; 0: as it is.",
+            show_default="0.27",
         ),
     ] = None,
     scaffold: Annotated[

@@ -33,7 +33,7 @@ from graphgen.ops import Pairs
 from graphgen.ops.noise import Stream
 from graphgen.solvers import discrete_flow
 
-LATEST = 0.97
+FLAWS = 0.27
 PATHS = ("marginal", "uniform", "absorbing")
 _LEFT = 2.0**-24  # the least 1 - t that is not 0 in float32
 _DECIDED = 0.25  # of training molecules have a decided part
@@ -224,7 +224,7 @@ class GraphDFM(PairFieldModel):
         eta: float = 0.0,
         temperature: float = 1.0,
         distortion: str = "polydec",
-        latest: float = LATEST,
+        flaws: float = FLAWS,
         scaffold: MoleculeGraph | None = None,
         condition: Mapping[str, float] | None = None,
         guidance: float = 1.0,
@@ -238,10 +238,11 @@ class GraphDFM(PairFieldModel):
             eta: rate of jumps in detailed balance, which change no law but let later tokens correct earlier ones.
             temperature: the ends are drawn from ``softmax(logits / temperature)``; above 0.
             distortion: how t grows over the steps, "polydec" (t = 2 u - u^2: ever shorter steps) or "identity".
-            latest: the last t that the posterior is asked of; from then on it is asked as of that t. A learnt one meets
-                too few flaws in states that are all but done to know them there: of QM9's molecules with one bond cut
-                it gives, summed over the cut, 1.1 bonds back at t = 0.95, 0.6 at 0.99 and less than 0.1 at 0.999,
-                where a right one gives 1 at any t. At 1, with an exact posterior, samples have the law of the data.
+            flaws: the posterior of n atoms is asked of no later t than 1 - flaws / n, when about so many of their bonds
+                are still noise; from then on it is asked as of that t. A learnt one meets too few flaws in states that
+                are all but done to know them there: of QM9's molecules with one bond cut it gives, summed over the
+                cut, 1.1 bonds back at t = 0.95, 0.6 at 0.99 and less than 0.1 at 0.999, where a right one gives 1 at
+                any t. At 0, with an exact posterior, samples have the law of the data.
             scaffold: a part that every molecule contains, bonds and their absence included, as its first atoms. Its
                 tokens are what they are from t = 0 on, which the field is told, and sizes are drawn from those that
                 have room. The rest has the law of the data given them as far as its posterior is right.
@@ -260,7 +261,7 @@ class GraphDFM(PairFieldModel):
         """
         asked = self._asked(condition or {}, guidance, len(ids))
         return self._carry(
-            ids, seed, sizes, steps, eta, temperature, distortion, latest, scaffold, asked, guidance, lambda *_: None
+            ids, seed, sizes, steps, eta, temperature, distortion, flaws, scaffold, asked, guidance, lambda *_: None
         )
 
     def _asked(self, condition: Mapping[str, float], guidance: float, molecules: int) -> Tensor | None:
@@ -310,7 +311,7 @@ class GraphDFM(PairFieldModel):
         def watch(step: int, atom_law: Tensor, pair_law: Tensor) -> None:
             seen[step] = atom_law, pair_law
 
-        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", LATEST, None, None, 1.0, watch)
+        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", FLAWS, None, None, 1.0, watch)
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
@@ -326,7 +327,7 @@ class GraphDFM(PairFieldModel):
         eta: float,
         temperature: float,
         distortion: str,
-        latest: float,
+        flaws: float,
         scaffold: MoleculeGraph | None,
         asked: Tensor | None,
         guidance: float,
@@ -334,10 +335,10 @@ class GraphDFM(PairFieldModel):
     ) -> CompleteGraphs:
         if distortion not in discrete_flow.CLOCKS:
             raise GraphgenError(f"distortion {distortion!r}: choose one of {', '.join(discrete_flow.CLOCKS)}")
-        if steps < 1 or eta < 0 or temperature <= 0 or not 0 <= latest <= 1:
+        if steps < 1 or eta < 0 or temperature <= 0 or not 0 <= flaws < math.inf:
             raise GraphgenError(
                 f"steps ({steps}) must be at least 1, eta ({eta}) 0 or more, the temperature ({temperature}) of a "
-                f"{self.name} above 0, and latest ({latest}) from 0 to 1"
+                f"{self.name} above 0, and flaws ({flaws}) 0 or more"
             )
         scaffold = scaffold or MoleculeGraph((), ())
         least = len(scaffold.atoms)
@@ -354,12 +355,13 @@ class GraphDFM(PairFieldModel):
 
         logits = self._bind_guided(ptr, asked, guidance, decided.which(tokens) if least else None)
         clock = discrete_flow.CLOCKS[distortion]
+        latest = (1 - flaws / sizes.clamp(min=1)).clamp(min=0).to(self.dtype)
         atoms = drawn(atom_noise.expand(int(ptr[-1]), -1), ptr, Stream.PRIOR)
         pairs = drawn(pair_noise.expand(int(begins[-1]), -1), begins, Stream.PAIR_PRIOR)
         atoms, pairs = decided.hold(atoms, pairs)
         for step in range(steps):
             t, end = clock(step / steps), clock((step + 1) / steps)
-            found = logits(torch.full((len(ids),), min(t, latest), dtype=self.dtype, device=ids.device), atoms, pairs)
+            found = logits(latest.clamp(max=t), atoms, pairs)
             atom_law, pair_law = ((x / temperature).softmax(1) for x in found)
             watch(step, atom_law, pair_law)
             atom_law = discrete_flow.transition(atoms, atom_law, t, end, atom_noise, eta)

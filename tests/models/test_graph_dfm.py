@@ -140,14 +140,14 @@ def test_corrupted_molecules_have_the_marginals_of_the_path(data, path):
 def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options):
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
-    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, latest=1.0, **options), LAW)
+    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, flaws=0.0, **options), LAW)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_with_a_scaffold_samples_have_the_law_given_it(path):
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
-    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, latest=1.0, scaffold=HALF)
+    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, flaws=0.0, scaffold=HALF)
     assert bool((whole.atoms[::2] == 1).all())
     assert_shares(whole, GIVEN_HALF)
 
@@ -252,7 +252,7 @@ def test_evidence_counts_as_far_as_it_is_trusted(data):
     assert float(odds(-30.0).abs().max()) < 1e-6
 
 
-def test_the_posterior_is_asked_of_no_later_time_than_the_latest(data):
+def test_the_posterior_is_asked_as_if_some_bonds_were_noise(data):
     model, seen = fitted(data), []
     inner = model.bind_logits
 
@@ -260,14 +260,18 @@ def test_the_posterior_is_asked_of_no_later_time_than_the_latest(data):
         logits = inner(ptr, asked, decided)
 
         def function(t, *states):
-            seen.append(float(t[0]))
+            seen.append(t.tolist())
             return logits(t, *states)
 
         return function
 
     model.bind_logits = watched
-    model.sample(torch.arange(3), 0, steps=4, distortion="identity", latest=0.6)
-    assert seen == pytest.approx([0.0, 0.25, 0.5, 0.6])
+    sizes = torch.tensor([1, 2, 5])
+    model.sample(torch.arange(3), 0, sizes, steps=4, distortion="identity", flaws=1.0)
+    assert torch.allclose(torch.tensor(seen), torch.tensor([[0, 0, 0], [0, 0.25, 0.25], [0, 0.5, 0.5], [0, 0.5, 0.75]]))
+    seen.clear()
+    model.sample(torch.arange(3), 0, sizes, steps=2, flaws=0.0)
+    assert seen == [[0.0] * 3, [0.75] * 3]
 
 
 def test_temperature_sharpens_and_no_mask_is_left(data):
@@ -407,7 +411,7 @@ def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
     model.size_counts[2] = 1
     model.field.pair_out.bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0, 0.0])
     count = 4000
-    made = model.sample(torch.arange(count), 5, steps=60, latest=1.0)
+    made = model.sample(torch.arange(count), 5, steps=60, flaws=0.0)
     shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
     found = bound(model, sixteen, samples=20)
     assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
@@ -465,9 +469,9 @@ def test_with_exact_posteriors_what_is_asked_is_made(path):
     other = LAW.flip(0)
     model.bind_logits = asked_for(model, LAW, other)
     ids, sizes = torch.arange(3000), torch.full((3000,), 2)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0, condition={"kind": 1.0}), other)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0, condition={"kind": 1.0}, guidance=0.0), LAW)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, latest=1.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0, condition={"kind": 1.0}), other)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0, condition={"kind": 1.0}, guidance=0.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0), LAW)
 
 
 def test_guidance_is_the_product_of_powers():
@@ -590,7 +594,7 @@ def test_settings_and_options_are_checked(data):
     with pytest.raises(GraphgenError, match="other atom types"):
         untrained(TWO).fit_prior(data)
     model = fitted(data)
-    for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}, {"latest": 2.0}):
+    for options in ({"steps": 0}, {"eta": -1.0}, {"temperature": 0.0}, {"distortion": "bent"}, {"flaws": -1.0}):
         with pytest.raises(GraphgenError, match=next(iter(options))):
             model.sample(torch.arange(2), 0, **options)
     for atoms, message in (
