@@ -104,7 +104,7 @@ def generate(
     flaws: Annotated[
         float | None,
         typer.Option(
-            help="graph-dfm: the network is asked as if at least so many of a molecule's bonds were noise; 0: as it is.",
+            help="graph-dfm: the network is asked as if at least so many of a molecule's bonds were noise; 0: as is.",
             show_default="0.27",
         ),
     ] = None,
