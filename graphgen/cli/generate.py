@@ -99,7 +99,7 @@ def generate(
         ),
     ] = None,
     distortion: Annotated[
-        str | None, typer.Option(help="graph-dfm: its clock, polydec or identity.", show_default="polydec")
+        str | None, typer.Option(help="graph-dfm: its clock, geometric, polydec or identity.", show_default="geometric")
     ] = None,
     flaws: Annotated[
         float | None,

@@ -132,7 +132,7 @@ class GraphDFM(PairFieldModel):
     def loss(self, batch: MoleculeBatch, seed: int, step: int = 0) -> Tensor:
         """Cross-entropy of the ends at a random point of the path, nats: per atom, plus 5 times that per pair.
 
-        Times are as dense as the sampler's steps with its "polydec" clock: what makes a molecule valid is decided late.
+        Times are as dense as steps of the "polydec" clock: what makes a molecule valid is decided late.
         Each property of a molecule is shown with probability 1/2, or none at all with 1/5, so that one field learns
         to be asked for any of them and for nothing (classifier-free guidance: Ho & Salimans 2022). Of every fourth
         molecule a part is decided, atoms that hang together and their pairs, so that it learns to complete scaffolds.
@@ -223,7 +223,7 @@ class GraphDFM(PairFieldModel):
         steps: int = 100,
         eta: float = 0.0,
         temperature: float = 1.0,
-        distortion: str = "polydec",
+        distortion: str = "geometric",
         flaws: float = FLAWS,
         scaffold: MoleculeGraph | None = None,
         condition: Mapping[str, float] | None = None,
@@ -237,12 +237,13 @@ class GraphDFM(PairFieldModel):
             steps: one field evaluation each.
             eta: rate of jumps in detailed balance, which change no law but let later tokens correct earlier ones.
             temperature: the ends are drawn from ``softmax(logits / temperature)``; above 0.
-            distortion: how t grows over the steps, "polydec" (t = 2 u - u^2: ever shorter steps) or "identity".
+            distortion: how t grows over the steps: "geometric", "polydec" or "identity", see
+                :data:`~graphgen.solvers.discrete_flow.CLOCKS`.
             flaws: the posterior of n atoms is asked of no later t than 1 - flaws / n, when about so many of their bonds
-                are still noise; from then on it is asked as of that t. A learnt one meets too few flaws in states that
-                are all but done to know them there: of QM9's molecules with one bond cut it gives, summed over the
-                cut, 1.1 bonds back at t = 0.95, 0.6 at 0.99 and less than 0.1 at 0.999, where a right one gives 1 at
-                any t. At 0, with an exact posterior, samples have the law of the data.
+                are still noise; from then on it is asked as of that t, until the last step. A learnt one meets too few
+                flaws in states that are all but done to know them there: of QM9's molecules with one bond cut it gives,
+                summed over the cut, 1.1 bonds back at t = 0.95, 0.6 at 0.99 and less than 0.1 at 0.999, where a right
+                one gives 1 at any t. At 0, with an exact posterior, samples have the law of the data.
             scaffold: a part that every molecule contains, bonds and their absence included, as its first atoms. Its
                 tokens are what they are from t = 0 on, which the field is told, and sizes are drawn from those that
                 have room. The rest has the law of the data given them as far as its posterior is right.
@@ -311,7 +312,7 @@ class GraphDFM(PairFieldModel):
         def watch(step: int, atom_law: Tensor, pair_law: Tensor) -> None:
             seen[step] = atom_law, pair_law
 
-        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "polydec", FLAWS, None, None, 1.0, watch)
+        end = self._carry(ids, seed, None, steps, 0.0, 1.0, "geometric", FLAWS, None, None, 1.0, watch)
         ends = (end.atoms, len(self.vocabulary)), (end.pairs, len(PAIR_TYPES))
         atoms, pairs = (nn.functional.one_hot(labels, count).to(self.dtype) for labels, count in ends)
         seen[steps] = atoms, pairs
@@ -361,7 +362,8 @@ class GraphDFM(PairFieldModel):
         atoms, pairs = decided.hold(atoms, pairs)
         for step in range(steps):
             t, end = clock(step / steps), clock((step + 1) / steps)
-            found = logits(latest.clamp(max=t), atoms, pairs)
+            now = latest.clamp(max=t) if step < steps - 1 else torch.full_like(latest, t)
+            found = logits(now, atoms, pairs)
             atom_law, pair_law = ((x / temperature).softmax(1) for x in found)
             watch(step, atom_law, pair_law)
             atom_law = discrete_flow.transition(atoms, atom_law, t, end, atom_noise, eta)

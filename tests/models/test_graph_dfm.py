@@ -50,6 +50,7 @@ def fitted(data, **settings):
 OUTCOMES = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(4))
 LAW = torch.rand(16, generator=torch.Generator().manual_seed(5)) ** 3 + 0.1
 LAW = LAW / LAW.sum()
+EXACT = {"steps": 60, "flaws": 0.0, "distortion": "polydec"}
 
 
 def exactly(model, law):
@@ -136,18 +137,18 @@ def test_corrupted_molecules_have_the_marginals_of_the_path(data, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("options", [{}, {"eta": 4.0, "distortion": "identity"}], ids=["plain", "eta"])
+@pytest.mark.parametrize("options", [{}, {"eta": 4.0}, {"distortion": "geometric", "steps": 250}])
 def test_with_the_exact_posterior_samples_have_the_law_of_the_data(path, options):
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
-    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, flaws=0.0, **options), LAW)
+    assert_shares(model.sample(torch.arange(3000), 0, torch.full((3000,), 2), **{**EXACT, **options}), LAW)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_with_a_scaffold_samples_have_the_law_given_it(path):
     model = untrained(TWO, path=path)
     model.bind_logits = exactly(model, LAW)
-    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), steps=60, flaws=0.0, scaffold=HALF)
+    whole = model.sample(torch.arange(3000), 0, torch.full((3000,), 2), **EXACT, scaffold=HALF)
     assert bool((whole.atoms[::2] == 1).all())
     assert_shares(whole, GIVEN_HALF)
 
@@ -268,9 +269,11 @@ def test_the_posterior_is_asked_as_if_some_bonds_were_noise(data):
     model.bind_logits = watched
     sizes = torch.tensor([1, 2, 5])
     model.sample(torch.arange(3), 0, sizes, steps=4, distortion="identity", flaws=1.0)
-    assert torch.allclose(torch.tensor(seen), torch.tensor([[0, 0, 0], [0, 0.25, 0.25], [0, 0.5, 0.5], [0, 0.5, 0.75]]))
+    assert torch.allclose(
+        torch.tensor(seen), torch.tensor([[0, 0, 0], [0, 0.25, 0.25], [0, 0.5, 0.5], [0.75, 0.75, 0.75]])
+    )
     seen.clear()
-    model.sample(torch.arange(3), 0, sizes, steps=2, flaws=0.0)
+    model.sample(torch.arange(3), 0, sizes, steps=2, flaws=0.0, distortion="polydec")
     assert seen == [[0.0] * 3, [0.75] * 3]
 
 
@@ -411,7 +414,7 @@ def test_the_bound_is_below_the_share_that_the_model_makes(sixteen, path):
     model.size_counts[2] = 1
     model.field.pair_out.bias.data = torch.tensor([1.5, 0.0, -0.5, -1.0, 0.0])
     count = 4000
-    made = model.sample(torch.arange(count), 5, steps=60, flaws=0.0)
+    made = model.sample(torch.arange(count), 5, **EXACT)
     shares = torch.bincount(made.atoms.view(-1, 2) @ torch.tensor([8, 4]) + made.pairs, minlength=16) / count
     found = bound(model, sixteen, samples=20)
     assert bool((found.value - 4 * found.stderr < (shares + 4 * (shares / count).sqrt()).log()).all())
@@ -469,9 +472,12 @@ def test_with_exact_posteriors_what_is_asked_is_made(path):
     other = LAW.flip(0)
     model.bind_logits = asked_for(model, LAW, other)
     ids, sizes = torch.arange(3000), torch.full((3000,), 2)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0, condition={"kind": 1.0}), other)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0, condition={"kind": 1.0}, guidance=0.0), LAW)
-    assert_shares(model.sample(ids, 0, sizes, steps=60, flaws=0.0), LAW)
+    assert_shares(model.sample(ids, 0, sizes, **EXACT, condition={"kind": 1.0}), other)
+    assert_shares(
+        model.sample(ids, 0, sizes, **EXACT, condition={"kind": 1.0}, guidance=0.0),
+        LAW,
+    )
+    assert_shares(model.sample(ids, 0, sizes, **EXACT), LAW)
 
 
 def test_guidance_is_the_product_of_powers():

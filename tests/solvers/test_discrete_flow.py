@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from exact_flow import NOISES, exact_posteriors, path_law
@@ -98,6 +100,18 @@ def test_a_step_is_exact_for_a_known_end_and_follows_the_rates_for_any_posterior
     assert torch.allclose(last[:, :TYPES], posterior, atol=1e-12) and not bool(last[:, TYPES:].any())
 
 
+@pytest.mark.parametrize("clock", list(discrete_flow.CLOCKS))
+def test_clocks_rise_from_0_to_1(clock):
+    times = [discrete_flow.CLOCKS[clock](step / 20) for step in range(21)]
+    assert times[0] == 0 and times[-1] == 1 and all(a < b for a, b in pairwise(times))
+    renewed = [(b - a) / (1 - a) for a, b in pairwise(times)]
+    if clock == "geometric":
+        assert renewed[:18] == pytest.approx([renewed[0]] * 18, rel=0.25)
+        assert renewed[-1] == 1 and 0 < 1 - times[-2] < 0.001
+    else:
+        assert renewed[-2] >= 0.5
+
+
 @ALL_PATHS
 @ALL_ETAS
 @pytest.mark.parametrize("clock", list(discrete_flow.CLOCKS))
@@ -111,7 +125,7 @@ def test_with_the_exact_posterior_the_data_is_reached_to_first_order(path, eta, 
     state = torch.cartesian_prod(torch.arange(count), torch.arange(count))
     time = discrete_flow.CLOCKS[clock]
     errors = []
-    for steps in (40, 80):
+    for steps in (60, 120):
         found = torch.outer(noise, noise).flatten()
         for step in range(steps):
             t, end = time(step / steps), time((step + 1) / steps)
