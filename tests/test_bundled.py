@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from rdkit import Chem
 
 import graphgen
 from graphgen.metrics.labels import nats_per_atom
@@ -52,6 +53,15 @@ def test_it_makes_whole_molecules_without_its_data(name, n, share, monkeypatch):
     strict = [smiles for smiles in made.smiles if smiles is not None and classify(smiles).strict]
     assert len(strict) > share * n
     assert len(set(strict)) > 0.95 * len(strict)
+
+
+def test_it_completes_a_scaffold(monkeypatch):
+    monkeypatch.delenv("GRAPHGEN_DATA", raising=False)
+    made = graphgen.load("zinc250k").generate(40, steps=40, scaffold="c1ccc2[nH]ccc2c1", progress=False)
+    indole = Chem.MolFromSmarts("c1ccc2nccc2c1")
+    strict = [smiles for smiles in made.smiles if smiles is not None and classify(smiles).strict]
+    assert len(strict) > 0.4 * 40  # where it was not told what is decided, 14 %
+    assert sum(Chem.MolFromSmiles(smiles).HasSubstructMatch(indole) for smiles in strict) > 0.8 * len(strict)
 
 
 def test_it_makes_what_is_asked_for(monkeypatch):
