@@ -35,8 +35,9 @@ CLOCKS: dict[str, Callable[[float], float]] = {
 }
 """From the share of steps done to t. polydec's steps shrink towards the data (Qin et al. 2024), and yet its last ones
 renew more and more tokens at once, which then do not see each other: all in the last, 3/4 in the one before. In
-geometric steps 1 - t falls by the same factor, down to e^-8: a small share is renewed in each but the last. With an
-exact posterior and few steps polydec is nearer to the law of the data, for its first steps are the shorter ones.
+geometric steps 1 - t falls by the same factor, down to e^-8: a small share is renewed in each but the last. That more
+molecules are valid by it is measured, not derived. With an exact posterior and few steps polydec is nearer to the law
+of the data, for its first steps are the shorter ones.
 """
 
 # Noise that never is x leaves no doubt that x is the data's: exp(-69) for that, small enough and yet finite.
