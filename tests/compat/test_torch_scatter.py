@@ -533,7 +533,7 @@ def script_cases():
             yield name, (src, index, 0)
 
 
-@pytest.mark.parametrize(("name", "arguments"), script_cases(), ids=[name for name, _ in script_cases()])
+@pytest.mark.parametrize(("name", "arguments"), [*script_cases()], ids=[name for name, _ in script_cases()])
 def test_torchscript(name, arguments):
     function = getattr(ts, name)
     scripted = torch.jit.script(function)
