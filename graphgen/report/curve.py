@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -10,8 +11,7 @@ _WIDTH, _HEIGHT = 560, 280
 _LEFT, _TOP, _BOTTOM = 64, 14, 50
 _LETTER = 9.5
 _POINTS = 400
-_LIGHT = ("#0f62a8", "#b3541e", "#5b4bb0", "#12704a", "#a8341c", "#6b5900", "#8c2f6b", "#3d5a6c")
-_DARK = ("#6db5f2", "#f2a36d", "#b3a6ff", "#5fd0a0", "#ff9b80", "#e6c34d", "#f29bd0", "#a9c3d1")
+_COLOURS = ("#0f62a8", "#b3541e", "#5b4bb0", "#12704a", "#a8341c", "#6b5900", "#8c2f6b", "#3d5a6c")
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -62,18 +62,13 @@ def curve_svg(series: Series, x_label: str, y_label: str) -> str | None:
 
 
 def standalone(svg: str) -> str:
-    """A curve as a file of its own, which has the colours that a page would give it, on light and on dark."""
-    light, dark = (
-        "".join(f"--curve-{k}:{colour};" for k, colour in enumerate(colours, start=1)) for colours in (_LIGHT, _DARK)
-    )
+    """A curve as a file of its own, with colours that every viewer can read: few know variables."""
+    svg = re.sub(r"var\(--curve-(\d+),currentColor\)", lambda k: _COLOURS[(int(k[1]) - 1) % len(_COLOURS)], svg)
     style = (
-        f"svg{{{light}color:#1a2029;background:#fff;font:12px system-ui,sans-serif}}"
-        f"@media(prefers-color-scheme:dark){{svg{{{dark}color:#e7ebf0;background:#1a2027}}}}"
-        "text{fill:currentColor}polyline{fill:none;stroke-width:2}"
-        ".rule{stroke:currentColor;stroke-opacity:.15}.axis{stroke:currentColor}"
+        "svg{background:#fff;font:12px system-ui,sans-serif}text{fill:#1a2029}polyline{fill:none;stroke-width:2}"
+        ".rule{stroke:#e3e5e9}.axis{stroke:#1a2029}"
     )
-    namespace = 'xmlns="http://www.w3.org/2000/svg"'
-    head, body = svg.replace("<svg", f"<svg {namespace}", 1).split(">", 1)
+    head, body = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).split(">", 1)
     return f"{head}><style>{style}</style>{body}\n"
 
 
