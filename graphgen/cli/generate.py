@@ -70,7 +70,7 @@ def generate(
         float | None,
         typer.Option(
             help="0 takes the likeliest label of every atom; 1 draws by the model's own law. graph-nvp: of its noise.",
-            show_default="0; graph-dfm: 1; graph-nvp: 0.75",
+            show_default="0; graph-dfm, graph-nvp: 1",
         ),
     ] = None,
     sampler: Annotated[

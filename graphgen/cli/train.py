@@ -77,7 +77,7 @@ def train(
         ),
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="graph-nvp: width of the uniform noise on labels.", show_default="0.9")
+        float | None, typer.Option(help="graph-nvp: width of the uniform noise on labels.", show_default="0.2")
     ] = None,
     rounds: Annotated[
         int | None,

@@ -68,7 +68,9 @@ class GraphNVP(SizedModel):
         order: of the atoms, whose places the couplings tell apart: "data" (as they come), "canonical" or "bfs" (a walk
             in depth or breadth, see :func:`~graphgen.molecules.orders.canonical_order`: with these the density hardly
             depends on the order that the atoms come in), or "random" (a new one in every training step).
-        noise: width of the uniform noise, above 0 and below 1.
+        noise: width of the uniform noise, above 0 and below 1. Narrow noise leaves a gap between the labels, which the
+            flow's errors seldom cross: better samples, and a looser bound on the likelihood, since the bound counts
+            nothing of the gap. The paper has 0.9.
         hidden: width of the networks of atoms.
         pair_hidden: width of the networks of pairs.
         layers: rounds of messages about the bonds, before the atoms are looked at.
@@ -86,7 +88,7 @@ class GraphNVP(SizedModel):
         vocabulary: Vocabulary,
         coupling: str = "affine",
         order: str = "data",
-        noise: float = 0.9,
+        noise: float = 0.2,
         hidden: int = 64,
         pair_hidden: int = 128,
         layers: int = 3,
@@ -333,7 +335,7 @@ class GraphNVP(SizedModel):
     # ---- sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, ids: Tensor, seed: int, sizes: Tensor | None = None, temperature: float = 0.75) -> CompleteGraphs:
+    def sample(self, ids: Tensor, seed: int, sizes: Tensor | None = None, temperature: float = 1.0) -> CompleteGraphs:
         """Whole molecules: carry noise back along the flows.
 
         Args:

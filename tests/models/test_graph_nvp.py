@@ -116,7 +116,7 @@ def test_the_flows_are_inverted(data, coupling):
     with torch.no_grad():
         noise, _ = model.to_noise(points, molecules)
         back, found = model.to_points(noise, molecules.sizes)
-    assert float((noise.flat() - points.flat()).abs().max()) > 0.5
+    assert float((noise.flat() - points.flat()).abs().max()) > 0.1
     assert float((back.flat() - points.flat()).abs().max()) < 1e-5
     assert torch.equal(found.bonds, molecules.bonds) and torch.equal(found.atoms, molecules.atoms)
     absent = model.present(molecules.sizes).flat() == 0
@@ -193,7 +193,7 @@ def test_the_density_is_that_of_the_samples():
     for k in range(20):
         encoder.add(MoleculeGraph((TWO.atoms[k % 2],), ()), f"atom {k}")
     data = encoder.finish("atoms")
-    model, count = shaken(data, rounds=3), 20_000
+    model, count = shaken(data, rounds=3, noise=0.9), 20_000
     with torch.no_grad():
         made, found = model.to_points(model.prior(torch.arange(count), 0), torch.ones(count, dtype=torch.int64))
         assert torch.equal(found.complete().atoms, model.sample(torch.arange(count), 0, temperature=1.0).atoms)

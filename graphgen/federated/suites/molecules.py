@@ -52,7 +52,7 @@ def molecules(
     classes: int = 2,
     source_examples: int = 1500,
     client_examples: int = 300,
-    test_examples: int = 300,
+    test_examples: int = 1000,
     hidden: int = 32,
     layers: int = 3,
     seed: int = 0,
