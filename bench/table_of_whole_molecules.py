@@ -3,6 +3,7 @@
     graphgen train -i qm9 -m graph-dfm -o runs/qm9 ...
     python bench/table_of_whole_molecules.py runs/qm9 --json bench/results/whole_molecules.json
     python bench/table_of_whole_molecules.py runs/qm9 --sampling steps=10 steps=500,flaws=0 --seeds 0 --json ...
+    python bench/table_of_whole_molecules.py runs/nvp --then qm9-cnf --json ...  # bonds of one, atoms of the other
 
 Every attempt counts, as drawn. The distribution is that of the V_strict molecules beside 10,000 of the test split, its
 floor that of as many training molecules as attempts; the control copies training molecules. What is in the JSON file
@@ -26,7 +27,9 @@ from graphgen import ops
 from graphgen.evaluate import evaluate
 from graphgen.files import atomic_write
 from graphgen.generated import Generated
+from graphgen.molecules.encoded import Encoder
 from graphgen.ops.noise import Stream
+from graphgen.sampled import add_skeleton
 
 _MEASURES = ("FCD", "NSPDK-MMD", "SNN", "Scaf", "IntDiv1")
 
@@ -37,6 +40,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000, help="attempts (default 10000)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of sampling (default 0 1 2)")
     parser.add_argument("--sampling", nargs="+", default=[""], help="options of the sampler (default: the model's own)")
+    parser.add_argument("--then", help="a model of atoms, which draws those of every molecule anew")
     parser.add_argument("--no-fcd", action="store_true", help="leave out what takes longest")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -54,10 +58,11 @@ def main() -> None:
     def done(*key: object) -> bool:
         return key in {tuple(row[name] for name in ("run", "sampling", "seed", "n")) for row in found["samples"]}
 
+    second = graphgen.load(chosen.then) if chosen.then else None
     for run in chosen.runs:
-        trained = graphgen.load(run)
+        trained, name = graphgen.load(run), f"{run.name}, atoms by {chosen.then}" if second else run.name
         data = trained.data()
-        found["models"][run.name] = of_model(trained)
+        found["models"] |= {one.folder.name: of_model(one) for one in (trained, second) if one is not None}
         control = f"training molecules of {data.name} again"
         if not done(control, "", 0, chosen.n):
             found["samples"].append(
@@ -66,14 +71,16 @@ def main() -> None:
         for sampling in chosen.sampling:
             options = dict(option.split("=") for option in sampling.split(",") if option)
             for seed in chosen.seeds:
-                if done(run.name, sampling, seed, chosen.n):
+                if done(name, sampling, seed, chosen.n):
                     continue
-                numbers = {name: json.loads(value) for name, value in options.items()}
+                numbers = {option: json.loads(value) for option, value in options.items()}
                 made = trained.generate(chosen.n, seed, device=chosen.device, **numbers)
+                if second is not None:
+                    made = in_two_stages(made, second, seed, chosen.device)
                 seconds = dict(
                     zip(("model_seconds", "reading_seconds"), (round(x, 1) for x in made.seconds), strict=False)
                 )
-                row = {"run": run.name, "sampling": sampling, "seed": seed} | seconds
+                row = {"run": name, "sampling": sampling, "seed": seed} | seconds
                 found["samples"].append(row | judged(made, data, not chosen.no_fcd))
                 keep()
     text = table(found)
@@ -93,6 +100,20 @@ def of_model(trained: graphgen.TrainedModel) -> dict[str, Any]:
         "training_seconds": trained.run["epochs"][-1]["seconds"],
         "training_threads": trained.run["threads"],
     }
+
+
+def in_two_stages(first: Generated, second: graphgen.TrainedModel, seed: int, device: str) -> Generated:
+    """Atoms of another model on the bonds of these attempts; an attempt that gives no skeleton stays a failure."""
+    encoder = Encoder()
+    failures = [smiles for smiles in first.smiles if not add_skeleton(encoder, smiles)]
+    skeletons = encoder.finish("skeletons")
+    made = second.generate(len(skeletons), seed, skeletons, nll_draws=0, device=device)
+    assert first.seconds is not None and made.seconds is not None
+    return Generated(
+        [*made.smiles, *failures],
+        [*made.reasons, *("no skeleton" if smiles is None else None for smiles in failures)],
+        seconds=(first.seconds[0] + made.seconds[0], first.seconds[1] + made.seconds[1]),
+    )
 
 
 def copies(data: Any, n: int) -> Generated:

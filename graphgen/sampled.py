@@ -25,11 +25,12 @@ def sampled(model: TrainedModel, n: int, seed: int = 0, device: str = "cpu", pro
     Args:
         model: of whole molecules; attempt k is that of its own ``generate`` with this seed.
 
+    Returns:
+        Molecules whose name says how many attempts they took.
+
     Raises:
         GraphgenError: the model makes no bonds, or hardly any attempt is a molecule of one piece.
     """
-    from graphgen.molecules.codec import encode_with_smiles, parse
-
     if not model.network.samples_bonds:
         raise GraphgenError(f"{model.folder}: a {model.network.name} makes no bonds; give a model of whole molecules")
     encoder, found, tried = Encoder(), 0, 0
@@ -39,13 +40,21 @@ def sampled(model: TrainedModel, n: int, seed: int = 0, device: str = "cpu", pro
                 f"{model.folder}: only {found} of {tried} attempts are whole molecules; train it longer"
             )
         made = model.generate(max(n - found, 16), seed, nll_draws=0, start=tried, device=device, progress=progress)
-        tried += len(made)
         for smiles in made.smiles:
-            if smiles is None or found == n:
-                continue
-            try:
-                encoder.add(*encode_with_smiles(parse(smiles)))
-            except ValueError:
-                continue
-            found += 1
-    return encoder.finish(f"molecules sampled by {model.folder}")
+            if found < n:
+                tried += 1
+                found += add_skeleton(encoder, smiles)
+    return encoder.finish(f"molecules sampled by {model.folder} (in {tried:,} attempts)")
+
+
+def add_skeleton(encoder: Encoder, smiles: str | None) -> bool:
+    """Whether an attempt gave a skeleton, which is then among the encoder's molecules."""
+    from graphgen.molecules.codec import encode_with_smiles, parse
+
+    if smiles is None:
+        return False
+    try:
+        encoder.add(*encode_with_smiles(parse(smiles)))
+    except ValueError:
+        return False
+    return True
