@@ -81,7 +81,7 @@ class Reconstruction:
     Attributes:
         molecules: encoded and decoded.
         identical: of these, all labels (and bonds, if those are not given) as they were.
-        largest_error: of any coordinate of the points that were carried there and back, in units of the noise; None
+        largest_error: of any coordinate of the points that were carried there and back, in their own units; None
             where nothing is carried.
     """
 

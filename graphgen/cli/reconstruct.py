@@ -46,7 +46,7 @@ def reconstruct(
     found = latent.reconstruct(trained.network, known, seed, steps, batch_size, device)
     error = ""
     if found.largest_error is not None:
-        error = f"; largest error of a coordinate {found.largest_error:.2g} of the noise's deviation"
+        error = f"; largest error of a coordinate {found.largest_error:.2g}"
     share = f"{100 * found.identical / found.molecules:.2f} %"
     log(f"{found.identical:,} of {found.molecules:,} ({share}) come back, molecules of {plain(whose)}{error}")
     print(json.dumps(vars(found)))
