@@ -455,7 +455,7 @@ def test_a_federation_is_run_and_goes_on(cli, tmp_path):
     assert [one["nearest"] for one in log["rounds"]] == [{}, {"noise": "contrast"}]
     picture = (tmp_path / "run" / "accuracy.svg").read_text()
     assert picture.count("<polyline") == 2 and 'xmlns="http://www.w3.org/2000/svg"' in picture
-    assert "var(" not in picture and picture.count("polyline style=\"stroke:#") == 2
+    assert "var(" not in picture and picture.count('polyline style="stroke:#') == 2
     code, _, err = cli("federate", "fed.toml", "--clients", "2", "--rounds", "3", "-o", "run")
     assert code == 1 and "--resume" in err
     code, *_ = cli("federate", "fed.toml", "--clients", "2", "--rounds", "3", "-o", "run", "--resume")
