@@ -68,9 +68,8 @@ class GraphNVP(SizedModel):
         order: of the atoms, whose places the couplings tell apart: "data" (as they come), "canonical" or "bfs" (a walk
             in depth or breadth, see :func:`~graphgen.molecules.orders.canonical_order`: with these the density hardly
             depends on the order that the atoms come in), or "random" (a new one in every training step).
-        noise: width of the uniform noise, above 0 and below 1. Narrow noise leaves a gap between the labels, which the
-            flow's errors seldom cross: better samples, and a looser bound on the likelihood, since the bound counts
-            nothing of the gap. The paper has 0.9.
+        noise: width of the uniform noise, above 0 and below 1. The paper has 0.9. Narrow noise leaves a gap between
+            labels: far better samples of QM9, and a looser bound on the likelihood, which counts nothing of the gap.
         hidden: width of the networks of atoms.
         pair_hidden: width of the networks of pairs.
         layers: rounds of messages about the bonds, before the atoms are looked at.
