@@ -107,7 +107,8 @@ def test_workers_that_cannot_start_are_one_error(in_processes, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_no_process_outlives_a_closed_generator(in_processes):
     before = children()  # torch's own compiler may keep some
-    outcomes = workers.encode_records(RECORDS, len(RECORDS))
+    # More than are read ahead, or the processes might be done by now.
+    outcomes = workers.encode_records(40 * RECORDS, 40 * len(RECORDS))
     next(outcomes)
     assert children() - before
     outcomes.close()
