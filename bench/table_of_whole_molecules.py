@@ -103,7 +103,7 @@ def of_model(trained: graphgen.TrainedModel) -> dict[str, Any]:
 
 
 def in_two_stages(first: Generated, second: graphgen.TrainedModel, seed: int, device: str) -> Generated:
-    """Atoms of another model on the bonds of these attempts; an attempt that gives no skeleton stays as it was, failed."""
+    """Atoms of another model on the bonds of these attempts; one that gives no skeleton stays as it was, a failure."""
     encoder = Encoder()
     failures = [smiles for smiles in first.smiles if not add_skeleton(encoder, smiles)]
     skeletons = encoder.finish("skeletons")
